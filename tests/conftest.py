@@ -1,0 +1,29 @@
+"""Fixtures for every test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read by TensorFlow and matplotlib when they are imported, so set before that.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Make Python, NumPy, TensorFlow and Keras start every test alike."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data (not in the repository); the test is skipped without it."""
+    folder = Path(os.environ.get("KVISION_SHARED", REPOSITORY.parent / "shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder} (set KVISION_SHARED to its folder)")
+    return folder
