@@ -1,0 +1,25 @@
+"""Pure functions of tensors: no layers, no weights, no state."""
+
+from kvision.ops import (
+    anchors,
+    boxes,
+    losses,
+    masks,
+    matching,
+    nms,
+    roi,
+    sampling,
+    tracing,
+)
+
+__all__ = [
+    "anchors",
+    "boxes",
+    "losses",
+    "masks",
+    "matching",
+    "nms",
+    "roi",
+    "sampling",
+    "tracing",
+]

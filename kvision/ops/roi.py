@@ -1,0 +1,283 @@
+"""ROIAlign: features of regions, sampled bilinearly from a pyramid.
+
+A region is covered with a regular grid of sample points; the samples of a bin are
+averaged. The modes differ only in where the grid lies:
+
+    "unaligned"        torchvision's default: pixel coordinates are scaled to the level
+                       without a shift, regions are at least one cell large
+    "aligned"          detectron2's: the half cell between a pixel's index and its
+                       centre is subtracted
+    "crop_and_resize"  `tf.image.crop_and_resize`: one sample a bin, the first and last
+                       ones on the corners of the region, coordinates relative to the
+                       outermost cell centres
+
+Two formulations compute the same numbers: gathers of the four neighbours of each sample,
+for XLA, TFLite and other backends; and TensorFlow's fused kernel, three to five times
+faster in a plain graph on a CPU.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from kvision.ops import boxes as box_ops
+from kvision.ops.tracing import static_shapes_required
+
+__all__ = ["MODES", "SampleGrid", "assign_levels", "multilevel_roi_align", "sample_grid"]
+
+Tensor = Any
+
+MODES = ("unaligned", "aligned", "crop_and_resize")
+
+
+def assign_levels(
+    rois: Tensor,
+    min_level: int,
+    max_level: int,
+    canonical_level: int = 4,
+    canonical_size: float = 224.0,
+) -> Tensor:
+    """Choose the pyramid level that fits the size of each region.
+
+    Args:
+        rois: (..., 4) float32 tensor in pixels.
+        min_level: finest level.
+        max_level: coarsest level.
+        canonical_level: level of regions of `canonical_size`.
+        canonical_size: square root of the area, in pixels.
+
+    Returns:
+        (...) int32 tensor in [min_level, max_level].
+
+    Source: Lin et al. 2017, FPN, Eq. 1; the epsilon is torchvision's.
+    """
+    size = ops.sqrt(box_ops.area(rois))
+    octaves = ops.log2(ops.maximum(size / canonical_size, 1e-9)) + 1e-6
+    levels = ops.floor(canonical_level + octaves)
+    return ops.cast(ops.clip(levels, min_level, max_level), "int32")
+
+
+class SampleGrid(NamedTuple):
+    """Sample points of regions along both axes, in cells of a feature map.
+
+    Point i of a region lies at `start + i * step`; `start` and `step` have the shape
+    (..., 2) with y first. `num_points` is the number of points along each axis.
+    """
+
+    start: Tensor
+    step: Tensor
+    num_points: int
+
+
+def sample_grid(
+    rois: Tensor,
+    map_size: Tensor,
+    image_size: tuple[int, int],
+    stride: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+    mode: str,
+) -> SampleGrid:
+    """Lay the sample points of a mode over regions.
+
+    Args:
+        rois: (..., 4) float32 tensor in pixels.
+        map_size: (..., 2) float32 tensor: (height, width) of the feature map.
+        image_size: (height, width) of the image in pixels.
+        stride: (..., 1) float32 tensor: pixels a cell.
+        output_size: bins along each side.
+        sampling_ratio: samples a bin along each axis.
+        mode: one of `MODES`.
+
+    Returns:
+        The grid, in float32.
+    """
+    low = ops.stack([rois[..., 1], rois[..., 0]], axis=-1)
+    high = ops.stack([rois[..., 3], rois[..., 2]], axis=-1)
+    if mode == "crop_and_resize":
+        pixels = ops.convert_to_tensor(image_size, dtype="float32")
+        low, high = low / pixels * (map_size - 1), high / pixels * (map_size - 1)
+        if output_size == 1:
+            return SampleGrid((low + high) / 2, high - low, 1)
+        return SampleGrid(low, (high - low) / (output_size - 1), output_size)
+    num_points = output_size * sampling_ratio
+    low, high = low / stride, high / stride
+    if mode == "aligned":
+        low, high = low - 0.5, high - 0.5
+        extent = high - low
+    else:
+        extent = ops.maximum(high - low, 1.0)
+    step = extent / num_points
+    return SampleGrid(low + 0.5 * step, step, num_points)
+
+
+def multilevel_roi_align(
+    features: Mapping[int, Tensor],
+    rois: Tensor,
+    image_indices: Tensor,
+    image_size: tuple[int, int],
+    output_size: int,
+    sampling_ratio: int = 2,
+    mode: str = "unaligned",
+    canonical_level: int = 4,
+    canonical_size: float = 224.0,
+) -> Tensor:
+    """Pool each region from the pyramid level that fits it.
+
+    Args:
+        features: level -> (B, h, w, C) feature map, consecutive levels; the stride of
+            level l is 2**l.
+        rois: (N, 4) float32 tensor in pixels of the model input. No gradient flows
+            into it.
+        image_indices: (N,) int32 tensor in [0, B).
+        image_size: (height, width) of the model input in pixels.
+        output_size: bins S along each side.
+        sampling_ratio: samples a bin along each axis; "crop_and_resize" takes one.
+        mode: one of `MODES`.
+        canonical_level: see `assign_levels`.
+        canonical_size: see `assign_levels`.
+
+    Returns:
+        (N, S, S, C) tensor of the features' dtype.
+
+    Raises:
+        ValueError: for an unknown mode.
+
+    Source: He et al. 2017, Mask R-CNN, section 3; borders as in torchvision `ops`:
+    samples up to one cell outside the map take the nearest cell, others are 0.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}. Received: mode={mode!r}")
+    if mode == "crop_and_resize":
+        sampling_ratio = 1
+    levels = sorted(features)
+    roi_levels = assign_levels(
+        rois, levels[0], levels[-1], canonical_level, canonical_size
+    )
+    pool = _pool_by_gather if static_shapes_required() else _pool_fused
+    rois = ops.stop_gradient(rois)
+
+    def grid_of(rois: Tensor, map_size: Tensor, stride: Tensor) -> SampleGrid:
+        return sample_grid(
+            rois, map_size, image_size, stride, output_size, sampling_ratio, mode
+        )
+
+    # One cell beyond the border still counts, except for crop_and_resize.
+    margin = 0 if mode == "crop_and_resize" else 1
+    return pool(features, rois, image_indices, roi_levels, grid_of, margin, sampling_ratio)
+
+
+def _pool_by_gather(
+    features: Mapping[int, Tensor],
+    rois: Tensor,
+    image_indices: Tensor,
+    roi_levels: Tensor,
+    grid_of: Any,
+    margin: int,
+    sampling_ratio: int,
+) -> Tensor:
+    """Gather the neighbours of each sample from all levels laid end to end.
+
+    One gather for each of the samples of a bin and each of its four neighbours keeps
+    the largest intermediate tensor at the size of the result.
+    """
+    levels = sorted(features)
+    sizes = [tuple(features[level].shape[1:3]) for level in levels]
+    channels = features[levels[0]].shape[-1]
+    cells = ops.concatenate(
+        [ops.reshape(features[level], (-1, channels)) for level in levels], axis=0
+    )
+    batch = ops.shape(features[levels[0]])[0]
+    areas = [height * width for height, width in sizes]
+    starts = [sum(areas[:i]) for i in range(len(areas))]
+
+    row = roi_levels - levels[0]
+    map_size = ops.take(ops.convert_to_tensor(sizes, dtype="int32"), row, axis=0)
+    level_start = ops.take(ops.convert_to_tensor(starts, dtype="int32"), row) * batch
+    level_area = ops.take(ops.convert_to_tensor(areas, dtype="int32"), row)
+    origin = level_start + image_indices * level_area
+    stride = ops.cast(ops.left_shift(ops.ones_like(roi_levels), roi_levels), "float32")
+
+    grid = grid_of(rois, ops.cast(map_size, "float32"), stride[:, None])
+    rows = _neighbours(grid, 0, map_size[:, 0], margin, sampling_ratio)
+    columns = _neighbours(grid, 1, map_size[:, 1], margin, sampling_ratio)
+
+    pooled = 0.0
+    for y, y_weight in rows:
+        line = origin[:, None] + y * map_size[:, 1:]
+        for x, x_weight in columns:
+            index = line[:, :, None] + x[:, None, :]
+            weight = y_weight[:, :, None] * x_weight[:, None, :]
+            weight = ops.cast(weight, cells.dtype)
+            pooled = pooled + ops.take(cells, index, axis=0) * weight[..., None]
+    return pooled
+
+
+def _neighbours(
+    grid: SampleGrid, axis: int, size: Tensor, margin: int, sampling_ratio: int
+) -> list[tuple[Tensor, Tensor]]:
+    """List the cells that the samples of a bin touch along one axis, with weights.
+
+    Returns:
+        2 * sampling_ratio pairs of (N, S) int32 cells and (N, S) float32 weights whose
+        sum over the list is 1 inside the map.
+    """
+    points = ops.arange(grid.num_points, dtype="float32")
+    start, step = grid.start[:, axis, None], grid.step[:, axis, None]
+    position = start + points[None, :] * step
+    last = ops.cast(size - 1, "float32")[:, None]
+    inside = ops.logical_and(position >= -margin, position <= last + margin)
+    position = ops.clip(position, 0.0, last)
+    low = ops.floor(position)
+    fraction = position - low
+    scale = ops.cast(inside, "float32") / sampling_ratio
+    pairs = (
+        (low, (1.0 - fraction) * scale),
+        (ops.minimum(low + 1.0, last), fraction * scale),
+    )
+    return [
+        (ops.cast(cell[:, i::sampling_ratio], "int32"), weight[:, i::sampling_ratio])
+        for cell, weight in pairs
+        for i in range(sampling_ratio)
+    ]
+
+
+def _pool_fused(
+    features: Mapping[int, Tensor],
+    rois: Tensor,
+    image_indices: Tensor,
+    roi_levels: Tensor,
+    grid_of: Any,
+    margin: int,
+    sampling_ratio: int,
+) -> Tensor:
+    """Pool the regions of each level with `tf.image.crop_and_resize`.
+
+    The kernel is 0 outside the map, so the outermost cells are repeated once: then its
+    rule equals torchvision's.
+    """
+    import tensorflow as tf
+
+    rows_of_level, pooled_of_level = [], []
+    for level, feature_map in features.items():
+        rows = tf.where(tf.equal(roi_levels, level))[:, 0]
+        border = [[0, 0], [margin, margin], [margin, margin], [0, 0]]
+        padded = tf.pad(tf.cast(feature_map, tf.float32), border, mode="SYMMETRIC")
+        map_size = tf.cast(tf.shape(feature_map)[1:3], tf.float32)[None, :]
+        grid = grid_of(tf.gather(rois, rows), map_size, tf.constant([[2.0**level]]))
+        last = tf.cast(tf.shape(padded)[1:3] - 1, tf.float32)
+        first_point = grid.start + margin
+        last_point = first_point + grid.step * (grid.num_points - 1)
+        corners = tf.concat([first_point / last, last_point / last], axis=-1)
+        pooled = tf.image.crop_and_resize(
+            padded,
+            tf.stop_gradient(corners),
+            tf.gather(image_indices, rows),
+            [grid.num_points, grid.num_points],
+        )
+        if sampling_ratio > 1:
+            pooled = tf.nn.avg_pool2d(pooled, sampling_ratio, sampling_ratio, "VALID")
+        rows_of_level.append(tf.cast(rows, tf.int32))
+        pooled_of_level.append(tf.cast(pooled, feature_map.dtype))
+    return tf.dynamic_stitch(rows_of_level, pooled_of_level)
