@@ -1,0 +1,393 @@
+"""The `kvision` command: reads and checks arguments, then imports what they need.
+
+Nothing here imports TensorFlow, so that help and wrong arguments are answered at once.
+What a command does lives in ``kvision/cli/<command>.py`` in a function
+``run(**options) -> dict``: it prints for people and returns what ``--json`` prints.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import math
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+# Exit codes a shell gives to a process ended by SIGINT and SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
+
+# What kvision raises on purpose: the message is for the user, the traceback is not.
+EXPECTED_ERRORS = (ValueError, OSError, ImportError)
+
+
+class InOrder(click.Group):
+    """A group that lists its commands in the order of a user's work."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names as they were defined."""
+        return list(self.commands)
+
+
+class ImageSize(click.ParamType):
+    """``256`` or ``256x320`` (height x width) as ``(256, 320)``."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Parse a size, or say what one looks like."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"expected 256 or 256x320 (height x width), got {value!r}")
+        return int(parts[0]), int(parts[-1])
+
+
+@contextlib.contextmanager
+def held_stderr() -> Iterator[None]:
+    """Hold back what C++ code writes to stderr; let it out only if the block fails.
+
+    TensorFlow reports its CPU features, CUDA search and oneDNN at every start, before
+    it reads TF_CPP_MIN_LOG_LEVEL.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def start_tensorflow() -> None:
+    """Import kvision (and so TensorFlow) and let it find its devices, quietly."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with held_stderr():
+        importlib.import_module("kvision")
+        tensorflow = sys.modules.get("tensorflow")
+        if tensorflow is not None:
+            tensorflow.config.list_physical_devices()
+
+
+def load_doctor() -> ModuleType:
+    """Load the doctor by its path: it must work where `import kvision` does not."""
+    package = importlib.util.find_spec("kvision")
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("kvision is not installed beside kvision_cli")
+    path = Path(package.submodule_search_locations[0]) / "cli" / "doctor.py"
+    spec = importlib.util.spec_from_file_location("kvision_doctor", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(command: str) -> ModuleType:
+    """Import the module of a command."""
+    if command == "doctor":
+        return load_doctor()
+    start_tensorflow()
+    return importlib.import_module(f"kvision.cli.{command}")
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as strict JSON knows it: no NumPy, no paths, NaN as null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether Python or TensorFlow (by name: it is not imported) ran out."""
+    return isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__
+
+
+def explain(error: Exception) -> str:
+    """Return the message of an error for the user."""
+    text = str(error).strip() or type(error).__name__
+    if is_out_of_memory(error):
+        first = text.splitlines()[0]
+        return f"out of memory, try a smaller batch or image size ({first})"
+    return text
+
+
+def report(error: Exception, show_traceback: bool) -> None:
+    """Print an error: one message, or where it comes from if it is a defect of ours."""
+    expected = isinstance(error, EXPECTED_ERRORS) or is_out_of_memory(error)
+    if show_traceback or not expected:
+        traceback.print_exception(error)
+    click.secho(f"error: {explain(error)}", fg="red", err=True)
+
+
+def run(command: str, *, as_json: bool, show_traceback: bool, **options: Any) -> None:
+    """Run a command and end the process with its exit code.
+
+    The code is 1 where the command raised, or where its result says ``"ok": False``.
+    """
+    try:
+        result = {"ok": True, **load(command).run(**options)}
+    except Exception as error:
+        report(error, show_traceback)
+        result = {"ok": False, "error": explain(error)}
+    if as_json:
+        click.echo(json.dumps(plain(result), allow_nan=False))
+    click.get_current_context().exit(0 if result["ok"] else 1)
+
+
+def common(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command has."""
+    add_json = click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print one JSON object as the last line.",
+    )
+    add_traceback = click.option(
+        "--traceback",
+        "show_traceback",
+        is_flag=True,
+        help="Show where in the code an error was raised.",
+    )
+    return add_json(add_traceback(function))
+
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+EITHER = click.Path(exists=True, path_type=Path)
+NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+model_argument = click.argument("model", type=EITHER)
+data_argument = click.argument("data", type=EITHER)
+images_option = click.option(
+    "--images", type=FOLDER, help="Image folder, where DATA is a json file elsewhere."
+)
+score_option = click.option(
+    "--score-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Leave out detections that score less.",
+)
+
+
+def batch_option(default: int | None) -> Callable[..., Any]:
+    """Return ``--batch-size`` with the default of a command."""
+    return click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=default is not None,
+        help="Images a step.",
+    )
+
+
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kvision", prog_name="kvision")
+def cli() -> None:
+    """Detect and segment objects with Keras models: train, score, draw, export.
+
+    Start with `kvision demo`, or with `kvision check DATA` on your own photos.
+    """
+
+
+@cli.command()
+@click.option(
+    "--output",
+    type=NEW_FOLDER,
+    default=Path("demo"),
+    show_default=True,
+    help="Folder for pictures and exported models.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@common
+def demo(**options: Any) -> None:
+    """Train, score, draw and export a Mask R-CNN on shapes."""
+    run("demo", **options)
+
+
+@cli.command()
+@data_argument
+@images_option
+@common
+def check(**options: Any) -> None:
+    """Find the faults of a COCO data set.
+
+    DATA is a folder with COCO json files and images, or one json file. No file is
+    changed. The exit code is 1 when there are errors.
+    """
+    run("check", **options)
+
+
+@cli.group(cls=InOrder)
+def train() -> None:
+    """Train a model on your own data."""
+
+
+@train.command("detect")
+@click.argument("data", type=EITHER, required=False)
+@click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
+@images_option
+@click.option("--recipe", type=FILE, help="YAML file of settings.")
+@click.option("--model", type=click.Choice(["mask_rcnn", "faster_rcnn"]))
+@click.option("--backbone", metavar="NAME", help="resnet50, mobilenet_v2, ...")
+@click.option("--weights", metavar="imagenet|none|PATH", help="Start of the backbone.")
+@click.option("--image-size", type=ImageSize(), help="256 or 256x320 (height x width).")
+@batch_option(None)
+@click.option("--epochs", type=click.IntRange(min=1))
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), metavar="RATE"
+)
+@click.option("--seed", type=click.IntRange(min=0))
+@click.option("--name", help="Name of the run's folder: runs/NAME.")
+@click.option("--resume", type=FOLDER, metavar="RUN", help="Continue this run folder.")
+@common
+def train_detect(**options: Any) -> None:
+    """Train a Faster or Mask R-CNN on a COCO data set.
+
+    DATA is a folder with COCO json files and images, or one json file. Every setting
+    of a recipe can be given as KEY=VALUE; the options are the most used of them.
+    """
+    if options["data"] is None and options["resume"] is None:
+        raise click.UsageError("Missing argument 'DATA' (or --resume RUN).")
+    run("train_detect", **options)
+
+
+@cli.command("eval")
+@model_argument
+@data_argument
+@images_option
+@batch_option(8)
+@click.option(
+    "--max-detections",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Detections an image that count.",
+)
+@click.option("--output", type=NEW_FOLDER, help="Folder for curves and the json.")
+@common
+def evaluate(**options: Any) -> None:
+    """Score a model as COCO does.
+
+    Prints the 12 COCO figures and a table of classes; with --output it also writes
+    precision-recall curves and a confusion matrix.
+    """
+    run("evaluate", **options)
+
+
+@cli.command()
+@model_argument
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
+@score_option
+@batch_option(8)
+@click.option(
+    "--output",
+    type=NEW_FOLDER,
+    default=Path("predictions"),
+    show_default=True,
+    help="Folder for the pictures and detections.json.",
+)
+@common
+def predict(**options: Any) -> None:
+    """Detect objects in images and draw them.
+
+    IMAGES are files, folders, quoted patterns ("photos/*.jpg") or videos.
+    """
+    run("predict", **options)
+
+
+@cli.command()
+@model_argument
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["saved_model", "tflite"]),
+    multiple=True,
+    default=["saved_model", "tflite"],
+    show_default=True,
+    help="May be given more than once.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["float32", "float16", "dynamic", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Numbers of the TFLite file.",
+)
+@click.option("--calibration", type=EITHER, help="COCO data set, needed for int8.")
+@click.option(
+    "--output",
+    type=NEW_FOLDER,
+    default=Path("saved_models"),
+    show_default=True,
+)
+@common
+def export(**options: Any) -> None:
+    """Export a model to SavedModel and TFLite.
+
+    Each artefact is then run beside the model and the difference is printed; more
+    than the tolerance is an error.
+    """
+    if options["quantize"] == "int8" and options["calibration"] is None:
+        raise click.UsageError("--quantize int8 needs --calibration DATA.")
+    run("export", **options)
+
+
+@cli.command()
+@common
+def doctor(**options: Any) -> None:
+    """Print versions, devices and extras, and what to mend."""
+    run("doctor", **options)
+
+
+def end_on_sigterm() -> None:
+    """Make SIGTERM unwind the stack (so that files are closed) and exit with 143.
+
+    As process 1 of a container Python would ignore the signal otherwise.
+    """
+
+    def leave(*_: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `kvision` script."""
+    end_on_sigterm()
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
