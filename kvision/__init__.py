@@ -8,6 +8,8 @@ Keras (files, scores, exports, drawing) are imported when they are first used.
 import importlib
 from typing import Any
 
+from kvision import layers, models, ops
+
 __version__ = "0.1.0"
 
 # Public name -> where it lives: a module, or "module:attribute".
@@ -17,15 +19,12 @@ _LAZY = {
     "detect": "kvision.predict:detect",
     "evaluation": "kvision.evaluation",
     "export": "kvision.export",
-    "layers": "kvision.layers",
-    "models": "kvision.models",
-    "ops": "kvision.ops",
     "predict": "kvision.predict",
     "train": "kvision.train",
     "viz": "kvision.viz",
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = ["__version__", "layers", "models", "ops", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
