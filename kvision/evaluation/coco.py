@@ -1,0 +1,344 @@
+"""COCO average precision of boxes and masks: annotations and results in, dict out.
+
+pycocotools is the reference. faster-coco-eval (extra `fast`) does the same work where
+it is installed; the tests hold the two together to six digits.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from kvision.evaluation.annotations import Annotations, read_annotations
+
+__all__ = ["PrecisionRecall", "coco_scores", "engine", "evaluate", "figure_names"]
+
+Array = np.ndarray
+Result = dict[str, Any]
+GroundTruth = str | PathLike[str] | dict[str, Any] | Annotations
+
+# pycocotools' area ranges, in the order of its parameters (square pixels of the
+# object: small < 32^2 <= medium < 96^2 <= large).
+_AREAS = ("all", "small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """The accumulated arrays of one COCO evaluation; -1 where there is no object.
+
+    Shape letters: T IoU thresholds, R recall points, K classes, A area ranges (all,
+    small, medium, large), M numbers of detections per image.
+
+    Attributes:
+        precision: (T, R, K, A, M) array.
+        recall: (T, K, A, M) array.
+        scores: (T, R, K, A, M) array, the score at which that recall is reached.
+        iou_thresholds: (T,) array, 0.50 to 0.95.
+        recall_points: (R,) array, 0 to 1.
+        max_detections: M ascending numbers.
+        class_names: K names.
+    """
+
+    precision: Array
+    recall: Array
+    scores: Array
+    iou_thresholds: Array
+    recall_points: Array
+    max_detections: list[int]
+    class_names: list[str]
+
+
+def coco_scores(
+    annotations: GroundTruth,
+    results: Sequence[Result],
+    *,
+    max_detections: int = 100,
+    masks: bool | None = None,
+    class_names: Iterable[str] | None = None,
+    image_ids: Iterable[int] | None = None,
+) -> dict[str, Any]:
+    """Score results against COCO annotations.
+
+    Args:
+        annotations: path of a COCO instances json, its content, or
+            `read_annotations` of it. Crowds are ignore regions.
+        results: COCO results in original pixels, as `coco_results` makes them.
+        max_detections: the detections per image and class that count, best first.
+        masks: whether to score masks too. By default, when all results and all
+            annotations have them.
+        class_names: the classes to score; all categories by default.
+        image_ids: the images to score; all by default. Images without a result count:
+            what is on them was missed.
+
+    Returns:
+        For each of `box_` and `mask_`: `ap` (mean over IoU 0.50:0.95), `ap50`, `ap75`,
+        `ap_small`, `ap_medium`, `ap_large`, and average recall `ar1`, `ar10`, `ar100`
+        (the last with `max_detections` for its number) and `ar_small`, `ar_medium`,
+        `ar_large`. AP is always taken at `max_detections` (pycocotools prints AP at
+        100 only). `per_class` maps each name to the same figures of its class. A
+        figure is -1 where the annotations have no such object, as in pycocotools.
+
+        The size of a detected mask is its own area, as in detectron2 (pycocotools
+        takes the area of the box where a result has both).
+
+    Raises:
+        ValueError: a result or an annotation cannot be scored; the message names it.
+
+    Source: Lin et al. 2014, Microsoft COCO; pycocotools `cocoeval.py`.
+    """
+    truth = read_annotations(annotations)
+    names = list(truth.categories.values() if class_names is None else class_names)
+    if masks is None:
+        masks = truth.has_masks and all("segmentation" in item for item in results)
+    figures: dict[str, Any] = {}
+    per_class: dict[str, dict[str, float]] = {name: {} for name in names}
+    for kind in ("box", "mask") if masks else ("box",):
+        curves = evaluate(
+            truth,
+            results,
+            masks=kind == "mask",
+            max_detections=max_detections,
+            class_names=names,
+            image_ids=image_ids,
+        )
+        figures |= _figures(curves, kind, slice(None))
+        for index, name in enumerate(names):
+            per_class[name] |= _figures(curves, kind, slice(index, index + 1))
+    return {**figures, "per_class": per_class}
+
+
+def evaluate(
+    annotations: GroundTruth,
+    results: Sequence[Result],
+    *,
+    masks: bool,
+    max_detections: int = 100,
+    class_names: Iterable[str] | None = None,
+    image_ids: Iterable[int] | None = None,
+) -> PrecisionRecall:
+    """Match results with annotations and accumulate precision and recall.
+
+    Args:
+        annotations: as in `coco_scores`.
+        results: as in `coco_scores`.
+        masks: whether the overlap is that of masks rather than that of boxes.
+        max_detections: the detections per image and class that count, best first.
+        class_names: the classes to score; all categories by default.
+        image_ids: the images to score; all by default.
+
+    Returns:
+        Precision and recall of every threshold, class and area range.
+    """
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be 1 or more. Received {max_detections}")
+    truth = read_annotations(annotations)
+    names = list(truth.categories.values() if class_names is None else class_names)
+    detections = _checked_results(results, truth, masks)
+    ids = sorted(truth.image_sizes if image_ids is None else _known(image_ids, truth))
+    return _run(
+        truth.masks if masks else truth.boxes,
+        detections,
+        truth,
+        "segm" if masks else "bbox",
+        sorted({n for n in (1, 10) if n < max_detections} | {max_detections}),
+        names,
+        ids,
+    )
+
+
+def engine() -> str:
+    """Return which package computes the scores: faster-coco-eval or pycocotools."""
+    try:
+        import faster_coco_eval  # noqa: F401
+    except ImportError:
+        return "pycocotools"
+    return "faster-coco-eval"
+
+
+def figure_names(masks: bool, max_detections: int = 100) -> list[str]:
+    """Name the figures of `coco_scores` in the order in which COCO prints them.
+
+    Args:
+        masks: whether masks are scored too.
+        max_detections: as in `coco_scores`.
+
+    Returns:
+        The keys, boxes first.
+    """
+    recalls = sorted({n for n in (1, 10) if n < max_detections} | {max_detections})
+    sized = [f"{what}_{area}" for what in ("ap", "ar") for area in _AREAS[1:]]
+    names = ["ap", "ap50", "ap75", *sized[:3], *(f"ar{n}" for n in recalls), *sized[3:]]
+    return [f"{kind}_{n}" for kind in ("box", "mask")[: 1 + masks] for n in names]
+
+
+def _known(image_ids: Iterable[int], truth: Annotations) -> list[int]:
+    """Return image ids as ints, all of which the annotations have."""
+    ids = [int(image_id) for image_id in image_ids]
+    unknown = [image_id for image_id in ids if image_id not in truth.image_sizes]
+    if unknown:
+        raise ValueError(
+            f"{truth.source} has no images with the ids {unknown[:5]} "
+            f"({len(unknown)} of {len(ids)} are unknown)"
+        )
+    return ids
+
+
+def _checked_results(
+    results: Sequence[Result], truth: Annotations, masks: bool
+) -> list[Result]:
+    """Copy results with ids from 1, boxes and areas; refuse what cannot be scored."""
+    detections = []
+    for number, result in enumerate(results, 1):
+        try:
+            detections.append(_checked_result(number, result, truth, masks))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(
+                f"Result {number - 1} {_short(result)}: {reason}"
+            ) from None
+    return detections
+
+
+def _checked_result(
+    number: int, result: Result, truth: Annotations, masks: bool
+) -> Result:
+    image_id, segmentation = result["image_id"], result.get("segmentation")
+    if image_id not in truth.image_sizes:
+        raise ValueError(f"no such image in {truth.source}")
+    if result["category_id"] not in truth.categories:
+        raise ValueError(f"no such category in {truth.source}")
+    if not np.isfinite(result["score"]):
+        raise ValueError("the score is not a finite number")
+    detection = {**result, "id": number, "iscrowd": 0}
+    if masks:
+        if segmentation is None:
+            raise ValueError("no segmentation, which masks=True needs")
+        _check_mask_size(segmentation, truth.image_sizes[image_id])
+    if result.get("bbox") is None:
+        if segmentation is None:
+            raise ValueError("neither bbox nor segmentation")
+        detection["bbox"] = coco_mask.toBbox(segmentation).tolist()
+    _x, _y, width, height = detection["bbox"]
+    if not np.isfinite(detection["bbox"]).all():
+        raise ValueError("the bbox is not four finite numbers")
+    detection["area"] = float(coco_mask.area(segmentation)) if masks else width * height
+    return detection
+
+
+def _check_mask_size(
+    segmentation: dict[str, Any], size: tuple[int, int] | None
+) -> None:
+    """Refuse a mask of another size than its image's: its overlaps would count as 0."""
+    if size is not None and tuple(segmentation["size"]) != size:
+        raise ValueError(
+            f"its mask is for (height, width) {list(segmentation['size'])}, the image "
+            f"has {list(size)}; is its EXIF orientation applied in both?"
+        )
+
+
+def _short(result: Result) -> dict[str, Any]:
+    """Return what of a result fits into a message."""
+    if not isinstance(result, dict):
+        return {"received": type(result).__name__}
+    return {key: result[key] for key in result if key != "segmentation"}
+
+
+def _run(
+    truths: Sequence[Result],
+    detections: Sequence[Result],
+    truth: Annotations,
+    iou_type: str,
+    max_detections: list[int],
+    class_names: list[str],
+    image_ids: list[int],
+) -> PrecisionRecall:
+    """Run one of the two engines and return its arrays in the order of the names."""
+    category_ids = truth.category_ids(class_names)
+    if not category_ids or not image_ids:
+        raise ValueError(
+            f"Nothing to score in {truth.source}: {len(category_ids)} classes, "
+            f"{len(image_ids)} images"
+        )
+    make_coco, make_evaluation = _engine_classes()
+    # pycocotools prints its progress.
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = make_evaluation(
+            _index(make_coco, truths, truth),
+            _index(make_coco, detections, truth),
+            iouType=iou_type,
+        )
+        evaluation.params.imgIds = image_ids
+        evaluation.params.catIds = sorted(category_ids)
+        evaluation.params.maxDets = max_detections
+        evaluation.evaluate()
+        evaluation.accumulate()
+    order = np.argsort(np.argsort(category_ids))
+    arrays = evaluation.eval
+    return PrecisionRecall(
+        precision=np.asarray(arrays["precision"])[:, :, order],
+        recall=np.asarray(arrays["recall"])[:, order],
+        scores=np.asarray(arrays["scores"])[:, :, order],
+        iou_thresholds=np.asarray(evaluation.params.iouThrs),
+        recall_points=np.asarray(evaluation.params.recThrs),
+        max_detections=max_detections,
+        class_names=class_names,
+    )
+
+
+def _engine_classes() -> tuple[Any, Any]:
+    """Return the COCO and COCOeval classes of the engine."""
+    if engine() == "faster-coco-eval":
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        return COCO, COCOeval_faster
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return COCO, COCOeval
+
+
+def _index(make_coco: Any, items: Sequence[Result], truth: Annotations) -> Any:
+    """Make a COCO object of annotations or results (an empty list is fine)."""
+    coco = make_coco()
+    coco.dataset = {
+        "images": [
+            {"id": i, "height": size and size[0], "width": size and size[1]}
+            for i, size in truth.image_sizes.items()
+        ],
+        "categories": [{"id": i, "name": n} for i, n in truth.categories.items()],
+        # The engines write into the dicts they are given.
+        "annotations": [dict(item) for item in items],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _figures(curves: PrecisionRecall, kind: str, classes: slice) -> dict[str, float]:
+    """Return the twelve COCO figures over some of the classes."""
+
+    def precision(area: int, iou: slice = slice(None)) -> float:
+        return _mean(curves.precision[iou, :, classes, area, -1])
+
+    def recall(area: int, count: int = -1) -> float:
+        return _mean(curves.recall[:, classes, area, count])
+
+    figures = {"ap": precision(0)}
+    for percent in (50, 75):
+        at = int(np.argmin(np.abs(curves.iou_thresholds - percent / 100)))
+        figures[f"ap{percent}"] = precision(0, slice(at, at + 1))
+    figures |= {f"ap_{_AREAS[area]}": precision(area) for area in (1, 2, 3)}
+    for index, number in enumerate(curves.max_detections):
+        figures[f"ar{number}"] = recall(0, index)
+    figures |= {f"ar_{_AREAS[area]}": recall(area) for area in (1, 2, 3)}
+    return {f"{kind}_{name}": figure for name, figure in figures.items()}
+
+
+def _mean(values: Array) -> float:
+    """Return the mean over what exists, -1 where nothing does."""
+    values = values[values > -1]
+    return float(values.mean()) if values.size else -1.0
