@@ -57,9 +57,9 @@ types: $(INSTALLED) ## mypy
 imports: $(INSTALLED) ## who may import whom
 	$(BIN)/lint-imports
 
-docs: $(INSTALLED) ## API reference from the docstrings into docs/api
+docs: $(INSTALLED) ## the API reference from the docstrings, in docs/api
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
-	$(BIN)/python docs/build.py $(ARGS)
+	$(BIN)/pdoc --docformat google --output-directory docs/api kvision $(ARGS)
 
 bench: $(INSTALLED) ## measurements (see benchmarks/)
 	$(BIN)/python benchmarks/run.py $(ARGS)
