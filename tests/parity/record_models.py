@@ -176,6 +176,9 @@ def record_detections(model: MaskRCNN, features: dict, proposals: list) -> Array
 def record_inference(model: MaskRCNN, images: ImageList, background: float) -> Arrays:
     """Every stage of the inference of one model; `background` as in `balance_heads`."""
     features, recorded = record_backbone(model, images.tensors)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    recorded["state_dict/names"] = np.array(list(shapes))
+    recorded["state_dict/shapes"] = np.array([str(s) for s in shapes.values()])
     proposals, rpn = record_rpn(model, images, features)
     recorded |= rpn | balance_heads(model, features, proposals, background)
     recorded |= record_box_head(model, features, proposals)
