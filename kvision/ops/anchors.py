@@ -54,7 +54,9 @@ def level_anchors(
         (height * width * anchors per cell, 4) float32 array in pixels, rows first, the
         anchors of a cell next to each other: the order of the RPN's outputs.
     """
-    step_y, step_x = (max(1, i // g) for i, g in zip(image_size, grid_size, strict=True))
+    step_y, step_x = (
+        max(1, i // g) for i, g in zip(image_size, grid_size, strict=True)
+    )
     y = np.arange(grid_size[0], dtype=np.float32) * step_y
     x = np.arange(grid_size[1], dtype=np.float32) * step_x
     grid_y, grid_x = np.meshgrid(y, x, indexing="ij")

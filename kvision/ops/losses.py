@@ -4,7 +4,12 @@ from typing import Any
 
 from keras import ops
 
-__all__ = ["sigmoid_cross_entropy", "smooth_l1", "softmax_cross_entropy", "weighted_mean"]
+__all__ = [
+    "sigmoid_cross_entropy",
+    "smooth_l1",
+    "softmax_cross_entropy",
+    "weighted_mean",
+]
 
 Tensor = Any
 

@@ -24,7 +24,13 @@ from keras import ops
 from kvision.ops import boxes as box_ops
 from kvision.ops.tracing import static_shapes_required
 
-__all__ = ["MODES", "SampleGrid", "assign_levels", "multilevel_roi_align", "sample_grid"]
+__all__ = [
+    "MODES",
+    "SampleGrid",
+    "assign_levels",
+    "multilevel_roi_align",
+    "sample_grid",
+]
 
 Tensor = Any
 
@@ -165,7 +171,9 @@ def multilevel_roi_align(
 
     # One cell beyond the border still counts, except for crop_and_resize.
     margin = 0 if mode == "crop_and_resize" else 1
-    return pool(features, rois, image_indices, roi_levels, grid_of, margin, sampling_ratio)
+    return pool(
+        features, rois, image_indices, roi_levels, grid_of, margin, sampling_ratio
+    )
 
 
 def _pool_by_gather(

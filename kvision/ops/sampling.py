@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import ops
 
-from kvision.ops.matching import NEGATIVE, POSITIVE
+from kvision.ops.matching import IGNORED, NEGATIVE, POSITIVE
 
 __all__ = ["balanced_sample", "random_keys"]
 
@@ -65,19 +65,22 @@ def balanced_sample(
         is_positive: (B, S) bool tensor; True in the first slots.
         is_used: (B, S) bool tensor; False in the last slots where candidates are few.
     """
-    num_candidates = verdicts.shape[1]
-    max_positives = min(int(num_samples * positive_fraction), num_candidates)
-    max_negatives = min(num_samples, num_candidates)
+    last = ops.shape(verdicts)[1] - 1
+    if verdicts.shape[1] is None or verdicts.shape[1] < num_samples:
+        # top_k needs as many candidates as it returns.
+        verdicts = ops.pad(verdicts, [(0, 0), (0, num_samples)], constant_values=IGNORED)
+        keys = ops.pad(keys, [(0, 0), (0, num_samples)])
+    max_positives = int(num_samples * positive_fraction)
     positives, num_positives = _choose(verdicts == POSITIVE, keys, max_positives)
-    negatives, num_negatives = _choose(verdicts == NEGATIVE, keys, max_negatives)
+    negatives, num_negatives = _choose(verdicts == NEGATIVE, keys, num_samples)
 
     slots = ops.arange(num_samples, dtype="int32")[None, :]
     is_positive = slots < num_positives
     is_used = slots < num_positives + num_negatives
     sources = ops.where(is_positive, slots, slots - num_positives + max_positives)
-    sources = ops.minimum(sources, max_positives + max_negatives - 1)
     choices = ops.concatenate([positives, negatives], axis=1)
-    return ops.take_along_axis(choices, sources, axis=1), is_positive, is_used
+    indices = ops.take_along_axis(choices, sources, axis=1)
+    return ops.minimum(indices, last), is_positive, is_used
 
 
 def _choose(eligible: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,148 @@
+"""Normalisation with fixed statistics: of input images and of batches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+__all__ = ["FrozenBatchNormalization", "ImageNormalization"]
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable("kvision")
+class ImageNormalization(keras.layers.Layer):
+    """Bring images in 0-255 to the range a backbone was trained on.
+
+    Args:
+        mean: value of each channel (or one for all) to subtract, in 0-255.
+        std: value of each channel (or one for all) to divide by, in 0-255.
+        reverse_channels: whether the backbone wants BGR; `mean` and `std` then are in
+            BGR order too.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if a standard deviation is not positive, or if at build time the
+            number of channels differs.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | float,
+        std: Sequence[float] | float,
+        reverse_channels: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.mean = [float(value) for value in _as_sequence(mean)]
+        self.std = [float(value) for value in _as_sequence(std)]
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive. Received: std={std}")
+        self.reverse_channels = reverse_channels
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Check the number of channels."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, input_shape[-1]):
+                raise ValueError(
+                    f"{name} must have 1 value or one for each of the "
+                    f"{input_shape[-1]} channels. Received: {name}={values}"
+                )
+
+    def call(self, images: Tensor) -> Tensor:
+        """Normalise images (B, H, W, C) in 0-255; same shape, compute dtype."""
+        if self.reverse_channels:
+            images = ops.flip(images, axis=-1)
+        # Multiplied, not divided: the constant folds into the first convolution.
+        scale = [1.0 / value for value in self.std]
+        shift = [-mean / std for mean, std in _pairs(self.mean, self.std)]
+        dtype = self.compute_dtype
+        return images * ops.convert_to_tensor(
+            scale, dtype=dtype
+        ) + ops.convert_to_tensor(shift, dtype=dtype)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Keep the shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "mean": self.mean,
+            "std": self.std,
+            "reverse_channels": self.reverse_channels,
+        }
+
+
+def _as_sequence(value: Sequence[float] | float) -> Sequence[float]:
+    return [value] if isinstance(value, int | float) else value
+
+
+def _pairs(
+    mean: Sequence[float], std: Sequence[float]
+) -> list[tuple[float, float]]:
+    length = max(len(mean), len(std))
+    return list(
+        zip(
+            list(mean) * (length // len(mean)),
+            list(std) * (length // len(std)),
+            strict=True,
+        )
+    )
+
+
+@keras.saving.register_keras_serializable("kvision")
+class FrozenBatchNormalization(keras.layers.Layer):
+    """Batch normalisation whose statistics and affine parameters never change.
+
+    With the batches of two or four images a detector trains on, statistics of the
+    batch are worse than those of pretraining. Weights have the names and shapes of
+    `keras.layers.BatchNormalization`, so those of one fit the other. As four constants
+    it is one multiplication and one addition, forward and backward.
+
+    Args:
+        epsilon: added to the variance.
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "trainable": False})
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create the four non-trainable vectors."""
+        shape = (input_shape[-1],)
+        for name, initializer in (
+            ("gamma", "ones"),
+            ("beta", "zeros"),
+            ("moving_mean", "zeros"),
+            ("moving_variance", "ones"),
+        ):
+            weight = self.add_weight(
+                shape=shape, initializer=initializer, name=name, trainable=False
+            )
+            setattr(self, name, weight)
+
+    def call(self, inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
+        """Normalise (..., C) features; the signature is BatchNormalization's."""
+        variance = ops.cast(self.moving_variance, "float32")
+        gamma = ops.cast(self.gamma, "float32")
+        scale = gamma * ops.rsqrt(variance + self.epsilon)
+        shift = ops.cast(self.beta, "float32") - ops.cast(
+            self.moving_mean, "float32"
+        ) * scale
+        return inputs * ops.cast(scale, inputs.dtype) + ops.cast(shift, inputs.dtype)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Keep the shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "epsilon": self.epsilon}

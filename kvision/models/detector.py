@@ -1,0 +1,223 @@
+"""Detector: the one class between Keras and the user."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+__all__ = ["Detector"]
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable("kvision")
+class Detector(keras.Model):
+    """A Functional model that detects, and that `fit` trains on padded ground truth.
+
+    Calling the model runs inference. Training evaluates a second composition of the
+    same layers, which needs the ground truth as an input, because the regions that
+    learn depend on the proposals; the backbone runs once a step. Build one with
+    `kvision.models.faster_rcnn` or `kvision.models.mask_rcnn`.
+
+    Args:
+        inputs: as for a Functional `keras.Model`.
+        outputs: as for a Functional `keras.Model`.
+        losses: function `(images, targets, seed, training) -> {name: scalar}`.
+        loss_names: the names it returns, in the order of the progress bar.
+        arguments: arguments of the builder, with which `from_config` builds anew.
+        name: name of the model.
+
+    Attributes:
+        class_names: names of the labels 0..K-1.
+        image_size: (height, width) of the input in pixels.
+        resize: "pad" or "stretch": how images of other sizes are brought there.
+        num_channels: channels of the input.
+        max_detections: rows of the outputs.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        outputs: Any,
+        losses: Callable[..., dict[str, Tensor]],
+        loss_names: tuple[str, ...],
+        arguments: dict[str, Any],
+        name: str | None = None,
+    ) -> None:
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        self._compute_losses = losses
+        self._loss_means = [keras.metrics.Mean(name=name) for name in loss_names]
+        # A closure: Keras would turn a dict attribute into a tracked container.
+        self._arguments = lambda: dict(arguments)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the labels 0..K-1."""
+        return list(self._arguments()["class_names"])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the input in pixels."""
+        height, width = self._arguments()["image_size"]
+        return height, width
+
+    @property
+    def resize(self) -> str:
+        """How images of other sizes are brought to `image_size`: "pad" or "stretch"."""
+        return str(self._arguments()["resize"])
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the input."""
+        return int(self._arguments()["num_channels"])
+
+    @property
+    def max_detections(self) -> int:
+        """Rows of the outputs."""
+        return int(self._arguments()["max_detections"])
+
+    def compile(
+        self,
+        optimizer: Any = None,
+        loss: Any = None,
+        metrics: Any = None,
+        jit_compile: bool | str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        """Prepare for training; the model has its own losses.
+
+        Args:
+            optimizer: any Keras optimizer; None is SGD with momentum and the learning
+                rate 0.005 that suits batches of 2 to 4 images.
+            loss: not taken.
+            metrics: not taken; `kvision.callbacks.COCOMetrics` scores a model.
+            jit_compile: whether XLA compiles the steps. "auto" does on an accelerator
+                and not on a CPU, where TensorFlow's own kernels train up to four times
+                faster.
+            **kwargs: other arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: if a loss or a metric is given.
+        """
+        for argument, value in (("loss", loss), ("metrics", metrics)):
+            if value is not None:
+                raise ValueError(
+                    f"A detector has its own losses and takes no {argument}=. Received: "
+                    f"{argument}={value!r}. Scores come from "
+                    "kvision.callbacks.COCOMetrics."
+                )
+        if jit_compile == "auto":
+            jit_compile = _has_accelerator()
+        if optimizer is None:
+            optimizer = keras.optimizers.SGD(0.005, momentum=0.9)
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as the saved model was, so that training goes on where it stopped."""
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, data: Any) -> dict[str, Tensor]:
+        """Run one step of training on (images, targets)."""
+        import tensorflow as tf
+
+        images, targets = _unpack(data)
+        if not self.jit_compile:
+            targets = _without_common_padding(targets)
+        # A function of the step alone: a resumed run draws what an uninterrupted one
+        # would have drawn.
+        seed = tf.cast(self.optimizer.iterations, tf.int32) + 1
+        with tf.GradientTape() as tape:
+            losses = self._compute_losses(images, targets, seed, training=True)
+            total = sum(losses.values()) + sum(self.losses)
+            scaled = self.optimizer.scale_loss(total / self._num_replicas())
+        weights = self.trainable_weights
+        gradients = tape.gradient(scaled, weights)
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        return self._update(total, losses, tf.shape(images)[0])
+
+    def test_step(self, data: Any) -> dict[str, Tensor]:
+        """Compute the losses of (images, targets); the same sample every time."""
+        import tensorflow as tf
+
+        images, targets = _unpack(data)
+        if not self.jit_compile:
+            targets = _without_common_padding(targets)
+        losses = self._compute_losses(
+            images, targets, tf.constant(0, tf.int32), training=False
+        )
+        total = sum(losses.values()) + sum(self.losses)
+        return self._update(total, losses, tf.shape(images)[0])
+
+    def _num_replicas(self) -> int:
+        # Losses are means over the images of a replica; gradients are summed.
+        return int(self.distribute_strategy.num_replicas_in_sync)
+
+    def _update(
+        self, total: Tensor, losses: dict[str, Tensor], batch_size: Tensor
+    ) -> dict[str, Tensor]:
+        self._loss_tracker.update_state(total, sample_weight=batch_size)
+        for mean in self._loss_means:
+            mean.update_state(losses[mean.name], sample_weight=batch_size)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the builder, a backbone object serialised."""
+        config = {"name": self.name, **self._arguments()}
+        if isinstance(config["backbone"], keras.Model):
+            config["backbone"] = keras.saving.serialize_keras_object(config["backbone"])
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Detector":
+        """Build both compositions anew; weights are loaded by Keras afterwards."""
+        from kvision.models.rcnn import build_rcnn
+
+        config = dict(config)
+        if isinstance(config["backbone"], dict):
+            config["backbone"] = keras.saving.deserialize_keras_object(
+                config["backbone"], custom_objects=custom_objects
+            )
+        return build_rcnn(**config)
+
+
+def _has_accelerator() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _unpack(data: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    images, targets, weight = keras.utils.unpack_x_y_sample_weight(data)
+    if not isinstance(targets, dict) or "gt_boxes" not in targets:
+        raise ValueError(
+            "A detector trains on batches of (images, targets) where targets is a dict "
+            "with gt_boxes (B, G, 4), gt_labels (B, G) and, for masks, gt_masks "
+            f"(B, G, h, w). Received targets of type {type(targets).__name__}"
+            + (f" with keys {sorted(targets)}" if isinstance(targets, dict) else "")
+            + ". kvision.data.coco makes such batches; docs/own_data.md says how to."
+        )
+    if weight is not None:
+        raise ValueError("A detector takes no sample_weight.")
+    return images, targets
+
+
+def _without_common_padding(targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Cut the rows of ground truth that are padding in every image of the batch.
+
+    Overlaps of every anchor with every row are computed; datasets are padded to their
+    most crowded image.
+    """
+    import tensorflow as tf
+
+    is_row = tf.logical_or(
+        targets["gt_labels"] >= 0, tf.reduce_any(targets["gt_boxes"] != 0, axis=-1)
+    )
+    number = tf.shape(is_row)[1]
+    last = tf.reduce_max(tf.where(is_row, tf.range(1, number + 1)[None, :], 1))
+    per_row = ("gt_boxes", "gt_labels", "gt_masks")
+    return {
+        name: value[:, :last] if name in per_row else value
+        for name, value in targets.items()
+    }

@@ -1,0 +1,383 @@
+"""Faster R-CNN and Mask R-CNN on a feature pyramid."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from kvision import layers
+from kvision.models.backbones import build_backbone, freeze_stages, normalization_of
+from kvision.models.detector import Detector
+from kvision.models.rcnn_losses import RCNNLosses
+
+__all__ = ["build_rcnn", "faster_rcnn", "mask_rcnn"]
+
+_DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+_POOLED_LEVELS = ("P2", "P3", "P4", "P5")  # P6 only proposes
+
+
+def faster_rcnn(
+    backbone: str | keras.Model = "resnet50",
+    *,
+    class_names: Sequence[str],
+    image_size: tuple[int, int] = (800, 1088),
+    **arguments: Any,
+) -> Detector:
+    """Build a Faster R-CNN: boxes, scores and labels of objects.
+
+    Args:
+        backbone: see `mask_rcnn`.
+        class_names: see `mask_rcnn`.
+        image_size: see `mask_rcnn`.
+        **arguments: all other arguments of `mask_rcnn` but those that begin with
+            `mask_`.
+
+    Returns:
+        Detector without "masks" among its outputs.
+
+    Raises:
+        ValueError: as `mask_rcnn`.
+        TypeError: for an unknown argument.
+
+    Source: Ren et al. 2015, Faster R-CNN; Lin et al. 2017, FPN.
+    """
+    masks = sorted(name for name in arguments if name.startswith("mask"))
+    if masks:
+        raise TypeError(f"faster_rcnn has no masks. Received: {', '.join(masks)}")
+    return build_rcnn(
+        backbone=backbone,
+        class_names=class_names,
+        image_size=image_size,
+        masks=False,
+        **arguments,
+    )
+
+
+def mask_rcnn(
+    backbone: str | keras.Model = "resnet50",
+    *,
+    class_names: Sequence[str],
+    image_size: tuple[int, int] = (800, 1088),
+    **arguments: Any,
+) -> Detector:
+    """Build a Mask R-CNN: boxes, scores, labels and masks of objects.
+
+    Defaults are torchvision's. Example:
+
+        model = kvision.models.mask_rcnn(
+            "mobilenet_v2", class_names=["nucleus"], image_size=(256, 256)
+        )
+
+    Args:
+        backbone: "resnet50" or "resnet101" (torchvision's layout), the snake-case name
+            of a `keras.applications` model ("mobilenet_v2"), or a model object.
+        class_names: names of the labels 0..K-1, background not among them.
+        image_size: (height, width) of the input in pixels, at least 64.
+        **arguments: keyword arguments of `build_rcnn`, all with defaults: backbone
+            (`weights`, `frozen_stages`, ...), `rpn_*`, `box_*`, `mask_*`, detection
+            thresholds.
+
+    Returns:
+        Detector: images (B, H, W, C) in 0-255 to a dict of `boxes` (B, M, 4) in pixels,
+        `scores`, `labels`, `masks` (B, M, 28, 28) in [0, 1] and `num_detections`.
+
+    Raises:
+        ValueError: for an argument out of range.
+        TypeError: for an unknown argument.
+
+    Source: He et al. 2017, Mask R-CNN; Lin et al. 2017, FPN.
+    """
+    return build_rcnn(
+        backbone=backbone,
+        class_names=class_names,
+        image_size=image_size,
+        masks=True,
+        **arguments,
+    )
+
+
+def build_rcnn(
+    backbone: str | keras.Model,
+    class_names: Sequence[str],
+    image_size: tuple[int, int],
+    masks: bool,
+    *,
+    weights: str | None = None,
+    normalization: Any = "auto",
+    num_channels: int = 3,
+    frozen_stages: int | None = None,
+    freeze_batch_norm: bool | None = None,
+    batch_norm_epsilon: float | None = None,
+    resize: str = "pad",
+    pyramid_channels: int = 256,
+    anchor_sizes: Sequence[float | Sequence[float]] = (32, 64, 128, 256, 512),
+    anchor_aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    anchor_rounded: bool = True,
+    rpn_channels: int | None = None,
+    rpn_num_convs: int = 1,
+    rpn_num_samples: int = 256,
+    rpn_positive_fraction: float = 0.5,
+    rpn_positive_iou_threshold: float = 0.7,
+    rpn_negative_iou_threshold: float = 0.3,
+    rpn_pre_nms_top_k: int = 1000,
+    rpn_post_nms_top_k: int = 1000,
+    rpn_train_pre_nms_top_k: int = 2000,
+    rpn_train_post_nms_top_k: int = 2000,
+    rpn_nms_iou_threshold: float = 0.7,
+    rpn_loss_beta: float = 1 / 9,
+    roi_align_mode: str = "unaligned",
+    roi_align_sampling_ratio: int = 2,
+    roi_canonical_size: float = 224.0,
+    box_hidden_dim: int = 1024,
+    box_num_dense: int = 2,
+    box_num_convs: int = 0,
+    box_num_samples: int = 512,
+    box_positive_fraction: float = 0.25,
+    box_positive_iou_threshold: float = 0.5,
+    box_negative_iou_threshold: float = 0.5,
+    box_loss_beta: float = 1 / 9,
+    mask_channels: int = 256,
+    mask_num_convs: int = 4,
+    score_threshold: float = 0.05,
+    nms_iou_threshold: float = 0.5,
+    max_detections: int = 100,
+    detection_pre_nms_top_k: int = 5000,
+    dtype: Any = None,
+    name: str | None = None,
+) -> Detector:
+    """Build the detector that `faster_rcnn` and `mask_rcnn` document.
+
+    Args:
+        backbone: see `mask_rcnn`.
+        class_names: see `mask_rcnn`.
+        image_size: see `mask_rcnn`.
+        masks: whether there is a mask head.
+        weights: of a backbone given by name: "imagenet", a path, or None for random
+            ones.
+        normalization: "auto" for what a named backbone expects; (mean, std) in 0-255;
+            None if the images need none. Must be given for a model object.
+        num_channels: channels of the input.
+        frozen_stages: stages of the backbone that are not trained: 0 none, 1 the stem,
+            2 also what ends in C2, ... 5 all. None: 2 with weights, otherwise 0.
+        freeze_batch_norm: whether batch normalisation uses constants. None: with
+            weights.
+        batch_norm_epsilon: of "resnet50" and "resnet101"; None is 1e-5.
+        resize: how images of other sizes are brought to `image_size`, kept with the
+            model: "pad" keeps the aspect ratio, "stretch" does not.
+        pyramid_channels: width of the pyramid.
+        anchor_sizes: pixels, for each of P2 to P6 a number or several.
+        anchor_aspect_ratios: height / width.
+        anchor_rounded: whether anchors are rounded to pixels.
+        rpn_channels: width of the RPN; None is that of the pyramid.
+        rpn_num_convs: 3x3 convolutions of the RPN.
+        rpn_num_samples: anchors of an image in the loss.
+        rpn_positive_fraction: largest share of positives among them.
+        rpn_positive_iou_threshold: overlap of a positive anchor.
+        rpn_negative_iou_threshold: overlap below which an anchor is negative.
+        rpn_pre_nms_top_k: anchors a level before suppression.
+        rpn_post_nms_top_k: proposals an image.
+        rpn_train_pre_nms_top_k: the same in training.
+        rpn_train_post_nms_top_k: the same in training.
+        rpn_nms_iou_threshold: overlap above which a proposal is dropped.
+        rpn_loss_beta: of the smooth L1 loss.
+        roi_align_mode: "unaligned", "aligned" or "crop_and_resize".
+        roi_align_sampling_ratio: samples a bin along each axis.
+        roi_canonical_size: pixels of regions pooled from P4.
+        box_hidden_dim: width of the fully connected layers.
+        box_num_dense: number of fully connected layers.
+        box_num_convs: number of 3x3 convolutions before them.
+        box_num_samples: regions of an image in the loss.
+        box_positive_fraction: largest share of positives among them.
+        box_positive_iou_threshold: overlap of a positive region.
+        box_negative_iou_threshold: overlap below which a region is background.
+        box_loss_beta: of the smooth L1 loss.
+        mask_channels: width of the mask head.
+        mask_num_convs: number of its 3x3 convolutions.
+        score_threshold: detections at or below it are dropped.
+        nms_iou_threshold: overlap above which a detection of the same class is dropped.
+        max_detections: detections of an image.
+        detection_pre_nms_top_k: candidates of an image before suppression.
+        dtype: dtype policy such as "mixed_bfloat16"; None for the global one.
+        name: name of the model.
+
+    Returns:
+        The detector.
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
+    arguments = {key: value for key, value in locals().items() if key != "name"}
+    _check(arguments)
+    height, width = image_size
+    arguments.update(
+        class_names=list(class_names),
+        image_size=(height, width),
+        weights=None,  # they are in the model's own file from now on
+        frozen_stages=2 * bool(weights) if frozen_stages is None else frozen_stages,
+        freeze_batch_norm=(
+            bool(weights) if freeze_batch_norm is None else freeze_batch_norm
+        ),
+    )
+    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    arguments["dtype"] = policy.name
+    body = build_backbone(
+        backbone,
+        (height, width),
+        num_channels,
+        weights,
+        arguments["freeze_batch_norm"],
+        batch_norm_epsilon,
+        policy,
+    )
+    freeze_stages(body, arguments["frozen_stages"])
+    num_classes = len(arguments["class_names"])
+
+    normalize = _normalization(backbone, normalization, num_channels, policy)
+    pyramid = layers.FeaturePyramid(pyramid_channels, dtype=policy, name="pyramid")
+    anchors = layers.Anchors(
+        (height, width),
+        anchor_sizes,
+        anchor_aspect_ratios,
+        anchor_rounded,
+        name="anchors",
+    )
+    rpn = layers.RPN(
+        anchors.num_anchors[0], rpn_channels, rpn_num_convs, dtype=policy, name="rpn"
+    )
+    pooling = {
+        "sampling_ratio": roi_align_sampling_ratio,
+        "mode": roi_align_mode,
+        "canonical_size": roi_canonical_size,
+        "dtype": policy,
+    }
+    box_align = layers.ROIAlign((height, width), 7, name="box_roi_align", **pooling)
+    box_head = layers.BoxHead(
+        num_classes,
+        box_hidden_dim,
+        box_num_dense,
+        box_num_convs,
+        dtype=policy,
+        name="box_head",
+    )
+    mask_align = layers.ROIAlign((height, width), 14, name="mask_roi_align", **pooling)
+    mask_head = layers.MaskHead(
+        num_classes, mask_channels, mask_num_convs, dtype=policy, name="mask_head"
+    )
+
+    images = keras.Input((height, width, num_channels), name="images")
+    maps = pyramid(body(normalize(images) if normalize else images))
+    pooled_maps = {level: maps[level] for level in _POOLED_LEVELS}
+    proposals, is_proposal = layers.ProposalSelection(
+        (height, width),
+        rpn_pre_nms_top_k,
+        rpn_post_nms_top_k,
+        rpn_nms_iou_threshold,
+        name="proposals",
+    )(*rpn(maps), anchors(maps))
+    class_logits, box_deltas = box_head(box_align(pooled_maps, proposals))
+    outputs = layers.DetectionSelection(
+        (height, width),
+        score_threshold,
+        nms_iou_threshold,
+        max_detections,
+        detection_pre_nms_top_k,
+        delta_weights=_DELTA_WEIGHTS,
+        name="detections",
+    )(class_logits, box_deltas, proposals, is_proposal)
+    if masks:
+        pooled = mask_align(pooled_maps, outputs["boxes"])
+        logits = mask_head(pooled, outputs["labels"])
+        outputs["masks"] = keras.layers.Activation(
+            "sigmoid", dtype="float32", name="masks"
+        )(logits)
+
+    losses = RCNNLosses(
+        features=keras.Model(images, maps, name="features"),
+        anchors=anchors,
+        rpn=rpn,
+        box_align=box_align,
+        box_head=box_head,
+        mask_align=mask_align if masks else None,
+        mask_head=mask_head if masks else None,
+        anchor_targets=layers.AnchorTargets(
+            rpn_num_samples,
+            rpn_positive_fraction,
+            rpn_positive_iou_threshold,
+            rpn_negative_iou_threshold,
+        ),
+        proposals=layers.ProposalSelection(
+            (height, width),
+            rpn_train_pre_nms_top_k,
+            rpn_train_post_nms_top_k,
+            rpn_nms_iou_threshold,
+        ),
+        roi_targets=layers.ROITargets(
+            num_classes,
+            box_num_samples,
+            box_positive_fraction,
+            box_positive_iou_threshold,
+            box_negative_iou_threshold,
+            _DELTA_WEIGHTS,
+        ),
+        rpn_loss=layers.RPNLoss(rpn_loss_beta),
+        box_loss=layers.BoxLoss(box_loss_beta),
+    )
+    return Detector(
+        images,
+        outputs,
+        losses=losses,
+        loss_names=losses.names,
+        arguments=arguments,
+        name=name or ("mask_rcnn" if masks else "faster_rcnn"),
+    )
+
+
+def _normalization(
+    backbone: str | keras.Model, normalization: Any, num_channels: int, policy: Any
+) -> keras.layers.Layer | None:
+    reverse_channels = False
+    if normalization == "auto":
+        if isinstance(backbone, keras.Model):
+            raise ValueError(
+                "A backbone given as a model object needs normalization=(mean, std) of "
+                "its images in 0-255, or normalization=None if it takes 0-255 as it is."
+            )
+        normalization, reverse_channels = normalization_of(backbone, num_channels)
+    if normalization is None:
+        return None
+    mean, std = normalization
+    return layers.ImageNormalization(
+        mean, std, reverse_channels, dtype=policy, name="normalization"
+    )
+
+
+def _check(arguments: dict[str, Any]) -> None:
+    """Check the arguments whose mistakes would surface late and far away."""
+    names = arguments["class_names"]
+    if isinstance(names, str) or not names or len(set(names)) != len(names):
+        raise ValueError(
+            "class_names must be a list of one or more different names. Received: "
+            f"class_names={names!r}"
+        )
+    size = arguments["image_size"]
+    if len(size) != 2 or not all(isinstance(n, int) and n >= 64 for n in size):
+        raise ValueError(
+            "image_size must be (height, width), whole numbers of at least 64 pixels. "
+            f"Received: image_size={size!r}"
+        )
+    if arguments["resize"] not in ("pad", "stretch"):
+        raise ValueError(
+            f'resize must be "pad" or "stretch". Received: resize={arguments["resize"]!r}'
+        )
+    if len(arguments["anchor_sizes"]) != 5:
+        raise ValueError(
+            "anchor_sizes must have one entry for each of P2, P3, P4, P5 and P6. "
+            f"Received: anchor_sizes={arguments['anchor_sizes']!r}"
+        )
+    for key, value in arguments.items():
+        is_share = key.endswith(("_fraction", "_threshold"))
+        if is_share and not 0 <= value <= 1:
+            raise ValueError(f"{key} must be in [0, 1]. Received: {key}={value}")
+        is_count = key.endswith(("_top_k", "_samples", "max_detections", "_channels"))
+        if is_count and value is not None and value < 1:
+            raise ValueError(f"{key} must be at least 1. Received: {key}={value}")
