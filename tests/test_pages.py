@@ -1,0 +1,99 @@
+"""The Python in README.md and docs/ runs as printed."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
+
+
+def run_as_script(code: str, folder: Path) -> str:
+    """Run code in a folder of its own and return what it printed."""
+    script = folder / "page.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_compile(page: Path) -> None:
+    for block in python_blocks(page):
+        compile(block, page.name, "exec")
+
+
+def write_coco(folder: Path, name: str, count: int) -> None:
+    """Write `name`.json and `count` photos of one bright square each."""
+    rng = np.random.default_rng(count)
+    (folder / "images").mkdir(exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number in range(1, count + 1):
+        pixels = rng.integers(0, 60, (64, 80, 3), dtype=np.uint8)
+        x, y = (int(v) for v in rng.integers(4, 34, 2))
+        pixels[y : y + 24, x : x + 24] += 180
+        file_name = f"{name}_{number}.png"
+        Image.fromarray(pixels).save(folder / "images" / file_name)
+        images.append({"id": number, "file_name": file_name, "height": 64, "width": 80})
+        polygon = [x, y, x + 24, y, x + 24, y + 24, x, y + 24]
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "bbox": [x, y, 24, 24],
+                "area": 576,
+                "iscrowd": 0,
+                "segmentation": [polygon],
+            }
+        )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "nucleus"}],
+    }
+    (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.slow
+def test_ten_lines_of_the_readme(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train", 4)
+    write_coco(tmp_path, "val", 2)
+    for source, copy in [("train_1.png", "a.jpg"), ("train_2.png", "b.png")]:
+        Image.open(tmp_path / "images" / source).save(tmp_path / copy)
+    (code,) = python_blocks(REPOSITORY / "README.md")
+    # The same lines on smaller images for a shorter time.
+    assert "(256, 256)" in code
+    assert "epochs=10" in code
+    code = code.replace("(256, 256)", "(64, 64)").replace("epochs=10", "epochs=1")
+    run_as_script(code, tmp_path)
+    for made in ["nuclei.keras", "a_detections.png", "nuclei.tflite"]:
+        assert (tmp_path / made).stat().st_size > 0
+    assert (tmp_path / "saved_models/nuclei/1/saved_model.pb").exists()
+
+
+@pytest.mark.slow
+def test_page_on_own_data(tmp_path: Path) -> None:
+    (code,) = python_blocks(REPOSITORY / "docs/own_data.md")
+    assert "mask_loss" in run_as_script(code, tmp_path)
