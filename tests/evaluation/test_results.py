@@ -78,7 +78,7 @@ def test_masks_need_a_model_with_masks():
 
 
 def test_every_label_needs_a_category():
-    with pytest.raises(ValueError, match="Label 1 has no category: .* has 1 entries"):
+    with pytest.raises(ValueError, match=r"Label 1 has no category: .* has 1 entries"):
         evaluation.coco_results(*batch(), category_ids=[3], masks=False)
 
 
