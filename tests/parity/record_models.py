@@ -33,6 +33,7 @@ LARGE_IMAGE_SIZE = (448, 544)
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NUM_ROIS = 100  # RoIs an image whose head outputs are stored
+SELECTION_THRESHOLD = 0.002
 NUM_MASKS = 12  # detections an image whose masks are stored
 
 
@@ -149,7 +150,26 @@ def record_box_head(model: MaskRCNN, features: dict, proposals: list) -> Arrays:
     rois = [boxes[:NUM_ROIS] for boxes in proposals]
     pooled, logits, deltas = box_head(model, features, rois)
     recorded = {"class_logits": logits.numpy(), "box_deltas": deltas.numpy()}
-    return recorded | digest("roi_features", channels_last(pooled), 2000)
+    recorded |= digest("roi_features", channels_last(pooled), 2000)
+    return recorded | record_selection(
+        model, logits, deltas, rois, image_sizes(features)
+    )
+
+
+def record_selection(
+    model: MaskRCNN, logits: torch.Tensor, deltas: torch.Tensor, rois: list, sizes: list
+) -> Arrays:
+    """Detections of given RoIs and head outputs, at a threshold that leaves many."""
+    heads = model.roi_heads
+    usual, heads.score_thresh = heads.score_thresh, SELECTION_THRESHOLD
+    found = heads.postprocess_detections(logits, deltas, rois, sizes)
+    heads.score_thresh = usual
+    recorded = {}
+    for i, (boxes, scores, labels) in enumerate(zip(*found, strict=True)):
+        recorded[f"selected_boxes_{i}"] = boxes.numpy()
+        recorded[f"selected_scores_{i}"] = scores.numpy()
+        recorded[f"selected_labels_{i}"] = labels.numpy().astype(np.int16)
+    return recorded
 
 
 def record_detections(model: MaskRCNN, features: dict, proposals: list) -> Arrays:
