@@ -205,21 +205,65 @@ def _pool_by_gather(
     level_start = ops.take(ops.convert_to_tensor(starts, dtype="int32"), row) * batch
     level_area = ops.take(ops.convert_to_tensor(areas, dtype="int32"), row)
     origin = level_start + image_indices * level_area
-    stride = ops.cast(ops.left_shift(ops.ones_like(roi_levels), roi_levels), "float32")
+    strides = [2.0**level for level in levels]
+    stride = ops.take(ops.convert_to_tensor(strides, dtype="float32"), row)
 
     grid = grid_of(rois, ops.cast(map_size, "float32"), stride[:, None])
     rows = _neighbours(grid, 0, map_size[:, 0], margin, sampling_ratio)
     columns = _neighbours(grid, 1, map_size[:, 1], margin, sampling_ratio)
 
-    pooled = 0.0
-    for y, y_weight in rows:
-        line = origin[:, None] + y * map_size[:, 1:]
-        for x, x_weight in columns:
-            index = line[:, :, None] + x[:, None, :]
-            weight = y_weight[:, :, None] * x_weight[:, None, :]
-            weight = ops.cast(weight, cells.dtype)
-            pooled = pooled + ops.take(cells, index, axis=0) * weight[..., None]
-    return pooled
+    return _weighted_gather(cells, origin, map_size[:, 1], rows, columns)
+
+
+def _weighted_gather(
+    cells: Tensor,
+    origin: Tensor,
+    width: Tensor,
+    rows: list[tuple[Tensor, Tensor]],
+    columns: list[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Sum the cells at every pair of a row and a column, by weight.
+
+    The gradient is written out as a loop: derived from the forward pass it would be one
+    scatter for each pair, which XLA takes minutes to compile.
+    """
+
+    def term(row: tuple[Tensor, Tensor], column: tuple[Tensor, Tensor]) -> Any:
+        line = origin[:, None] + row[0] * width[:, None]
+        index = line[:, :, None] + column[0][:, None, :]
+        weight = row[1][:, :, None] * column[1][:, None, :]
+        return index, ops.cast(weight, cells.dtype)[..., None]
+
+    @ops.custom_gradient
+    def gather(cells: Tensor) -> tuple[Tensor, Any]:
+        pooled = 0.0
+        for row in rows:
+            for column in columns:
+                index, weight = term(row, column)
+                pooled = pooled + ops.take(cells, index, axis=0) * weight
+
+        def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
+            upstream = args[0] if upstream is None else upstream
+            row_stack = tuple(ops.stack(parts) for parts in zip(*rows, strict=True))
+            column_stack = tuple(
+                ops.stack(parts) for parts in zip(*columns, strict=True)
+            )
+
+            def add_pair(pair: Tensor, total: Tensor) -> Tensor:
+                row = tuple(part[pair // len(columns)] for part in row_stack)
+                column = tuple(part[pair % len(columns)] for part in column_stack)
+                index, weight = term(row, column)
+                values = ops.reshape(upstream * weight, (-1, cells.shape[-1]))
+                return total + ops.segment_sum(
+                    values, ops.reshape(index, (-1,)), num_segments=ops.shape(cells)[0]
+                )
+
+            pairs = len(rows) * len(columns)
+            return ops.fori_loop(0, pairs, add_pair, ops.zeros_like(cells))
+
+        return pooled, gradient
+
+    return gather(cells)
 
 
 def _neighbours(
