@@ -313,6 +313,13 @@ def evaluate(**options: Any) -> None:
     show_default=True,
     help="Folder for the pictures and detections.json.",
 )
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="What to do about a file that cannot be read.",
+)
 @common
 def predict(**options: Any) -> None:
     """Detect objects in images and draw them.

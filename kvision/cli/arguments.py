@@ -1,13 +1,17 @@
-"""What MODEL means on the command line."""
+"""What MODEL and DATA mean on the command line."""
 
 import zipfile
 from pathlib import Path
 
 import keras
 
+from kvision.data.check import find_coco
 from kvision.models import Detector
 
-__all__ = ["load_detector"]
+__all__ = ["DataSet", "find_data_sets", "load_detector"]
+
+# Name, annotations json, image folder.
+DataSet = tuple[str, Path, Path]
 
 # In a run folder: the weights of the best epoch, or else of the last.
 _OF_A_RUN = ("best.keras", "last.keras")
@@ -54,3 +58,28 @@ def _file_of_run(folder: Path) -> Path:
         f"{folder} is not the folder of a training run: it has no {_OF_A_RUN[0]} or "
         f"{_OF_A_RUN[1]}"
     )
+
+
+def find_data_sets(data: Path, images: Path | None) -> list[DataSet]:
+    """Find the COCO data sets that DATA and --images name.
+
+    Args:
+        data: a folder with json files and images, or one json file.
+        images: image folder of a json file; None looks beside the file.
+
+    Returns:
+        A name, a json file and an image folder for each.
+
+    Raises:
+        ValueError: if there is none, or no image folder is found.
+    """
+    if data.is_dir():
+        if images is not None:
+            raise ValueError(
+                f"--images belongs to a json file, and {data} is a folder: name the "
+                "json file as DATA"
+            )
+        return find_coco(data)
+    if images is not None:
+        return [(data.stem, data, images)]
+    return [found for found in find_coco(data.parent) if found[1].samefile(data)]
