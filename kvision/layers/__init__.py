@@ -27,4 +27,5 @@ __all__ = [
     "ProposalSelection",
     "ROIAlign",
     "ROITargets",
+    "RPNLoss",
 ]
