@@ -7,6 +7,7 @@ tensors whole, large ones as some hundred values and a summary.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from record_ops import mask_bitmaps
 from seeded import images_for, sample, summary, weights_for
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection._utils import overwrite_eps
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import (
+    BackboneWithFPN,
+    resnet_fpn_backbone,
+)
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import (
     maskrcnn_inference,
@@ -30,6 +34,8 @@ IMAGE_SIZE = (256, 320)
 # Boxes of more than 448 px, which are pooled from P5, fit in; P6 has 9 columns, so
 # torchvision's stride there is 544 // 9 = 60.
 LARGE_IMAGE_SIZE = (448, 544)
+# No stride divides it: maps are halved with rounding up, the pyramid cuts a row.
+ODD_IMAGE_SIZE = (203, 317)
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NUM_ROIS = 100  # RoIs an image whose head outputs are stored
@@ -75,55 +81,54 @@ def digest(name: str, values: np.ndarray, count: int = 500) -> Arrays:
     return {f"{name}/sample": sample(values, count), f"{name}/summary": summary(values)}
 
 
-def image_sizes(features: dict) -> list[tuple[int, int]]:
-    """Sizes of the images that P2 was made from: multiples of 32."""
-    batch, _, height, width = features["0"].shape
-    return [(4 * height, 4 * width)] * batch
+@dataclass
+class Scene:
+    """A model, the pyramid of some images, and their sizes."""
+
+    model: MaskRCNN
+    features: dict
+    sizes: list[tuple[int, int]]
+
+    def box_head(self, rois: list) -> tuple:
+        """Pooled features, class logits and deltas of RoIs."""
+        heads = self.model.roi_heads
+        pooled = heads.box_roi_pool(self.features, rois, self.sizes)
+        return pooled, *heads.box_predictor(heads.box_head(pooled))
+
+    def mask_head(self, rois: list) -> torch.Tensor:
+        """Mask logits of RoIs, for every class."""
+        heads = self.model.roi_heads
+        pooled = heads.mask_roi_pool(self.features, rois, self.sizes)
+        return heads.mask_predictor(heads.mask_head(pooled))
 
 
-def box_head(model: MaskRCNN, features: dict, rois: list) -> tuple:
-    """Pooled features, class logits and deltas of RoIs."""
-    heads = model.roi_heads
-    pooled = heads.box_roi_pool(features, rois, image_sizes(features))
-    return pooled, *heads.box_predictor(heads.box_head(pooled))
-
-
-def mask_head(model: MaskRCNN, features: dict, rois: list) -> torch.Tensor:
-    heads = model.roi_heads
-    pooled = heads.mask_roi_pool(features, rois, image_sizes(features))
-    return heads.mask_predictor(heads.mask_head(pooled))
-
-
-def balance_heads(
-    model: MaskRCNN, features: dict, proposals: list, background: float
-) -> Arrays:
+def balance_heads(scene: Scene, proposals: list, background: float) -> Arrays:
     """Centre class and mask logits by their bias, so that every class is detected.
 
     Random heads send all RoIs to one class. The two biases are the only weights that
     are stored.
 
     Args:
-        model: its biases are replaced.
-        features: pyramid of the images.
+        scene: the biases of its model are replaced.
         proposals: boxes of each image.
         background: logit added to the background class; more of it, fewer detections.
     """
-    logits = box_head(model, features, proposals)[1]
-    classes = model.roi_heads.box_predictor.cls_score.bias
+    logits = scene.box_head(proposals)[1]
+    classes = scene.model.roi_heads.box_predictor.cls_score.bias
     classes -= logits.mean(0)
     classes[0] += background
     some = [boxes[:20] for boxes in proposals]
-    masks = model.roi_heads.mask_predictor.mask_fcn_logits.bias
-    masks -= mask_head(model, features, some).mean((0, 2, 3))
+    masks = scene.model.roi_heads.mask_predictor.mask_fcn_logits.bias
+    masks -= scene.mask_head(some).mean((0, 2, 3))
     return {
         "weights/roi_heads.box_predictor.cls_score.bias": classes.numpy(),
         "weights/roi_heads.mask_predictor.mask_fcn_logits.bias": masks.numpy(),
     }
 
 
-def record_backbone(model: MaskRCNN, images: torch.Tensor) -> tuple[dict, Arrays]:
-    stages = model.backbone.body(images)
-    features = model.backbone.fpn(stages)
+def record_backbone(backbone: BackboneWithFPN, images: torch.Tensor) -> tuple:
+    stages = backbone.body(images)
+    features = backbone.fpn(stages)
     recorded = {}
     for name, values in zip(("C2", "C3", "C4", "C5"), stages.values(), strict=True):
         recorded |= digest(name, channels_last(values))
@@ -146,23 +151,21 @@ def record_rpn(model: MaskRCNN, images: ImageList, features: dict) -> tuple:
     return proposals, recorded
 
 
-def record_box_head(model: MaskRCNN, features: dict, proposals: list) -> Arrays:
+def record_box_head(scene: Scene, proposals: list) -> Arrays:
     rois = [boxes[:NUM_ROIS] for boxes in proposals]
-    pooled, logits, deltas = box_head(model, features, rois)
+    pooled, logits, deltas = scene.box_head(rois)
     recorded = {"class_logits": logits.numpy(), "box_deltas": deltas.numpy()}
     recorded |= digest("roi_features", channels_last(pooled), 2000)
-    return recorded | record_selection(
-        model, logits, deltas, rois, image_sizes(features)
-    )
+    return recorded | record_selection(scene, logits, deltas, rois)
 
 
 def record_selection(
-    model: MaskRCNN, logits: torch.Tensor, deltas: torch.Tensor, rois: list, sizes: list
+    scene: Scene, logits: torch.Tensor, deltas: torch.Tensor, rois: list
 ) -> Arrays:
     """Detections of given RoIs and head outputs, at a threshold that leaves many."""
-    heads = model.roi_heads
+    heads = scene.model.roi_heads
     usual, heads.score_thresh = heads.score_thresh, SELECTION_THRESHOLD
-    found = heads.postprocess_detections(logits, deltas, rois, sizes)
+    found = heads.postprocess_detections(logits, deltas, rois, scene.sizes)
     heads.score_thresh = usual
     recorded = {}
     for i, (boxes, scores, labels) in enumerate(zip(*found, strict=True)):
@@ -172,21 +175,22 @@ def record_selection(
     return recorded
 
 
-def record_detections(model: MaskRCNN, features: dict, proposals: list) -> Arrays:
-    _, logits, deltas = box_head(model, features, proposals)
-    sizes = image_sizes(features)
-    found = model.roi_heads.postprocess_detections(logits, deltas, proposals, sizes)
+def record_detections(scene: Scene, proposals: list) -> Arrays:
+    _, logits, deltas = scene.box_head(proposals)
+    found = scene.model.roi_heads.postprocess_detections(
+        logits, deltas, proposals, scene.sizes
+    )
     recorded = {}
     for i, (boxes, scores, labels) in enumerate(zip(*found, strict=True)):
         recorded |= {f"boxes_{i}": boxes.numpy(), f"scores_{i}": scores.numpy()}
         recorded[f"labels_{i}"] = labels.numpy().astype(np.int16)
     some = [boxes[:NUM_MASKS] for boxes in found[0]]
     labels = [values[:NUM_MASKS] for values in found[2]]
-    logits = mask_head(model, features, some)
+    logits = scene.mask_head(some)
     recorded |= digest("mask_logits", channels_last(logits), 4000)
     masks = maskrcnn_inference(logits, labels)
     for i, values in enumerate(masks):
-        pasted = paste_masks_in_image(values, some[i], sizes[i])[:, 0].numpy()
+        pasted = paste_masks_in_image(values, some[i], scene.sizes[i])[:, 0].numpy()
         recorded[f"masks_{i}"] = values[:, 0].numpy()
         recorded[f"pasted_{i}"] = np.packbits(pasted > 0.5, axis=-1)
     return recorded
@@ -195,18 +199,36 @@ def record_detections(model: MaskRCNN, features: dict, proposals: list) -> Array
 @torch.no_grad()
 def record_inference(model: MaskRCNN, images: ImageList, background: float) -> Arrays:
     """Every stage of the inference of one model; `background` as in `balance_heads`."""
-    features, recorded = record_backbone(model, images.tensors)
+    features, recorded = record_backbone(model.backbone, images.tensors)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     recorded["state_dict/names"] = np.array(list(shapes))
     recorded["state_dict/shapes"] = np.array([str(s) for s in shapes.values()])
     proposals, rpn = record_rpn(model, images, features)
-    recorded |= rpn | balance_heads(model, features, proposals, background)
-    recorded |= record_box_head(model, features, proposals)
-    recorded |= record_detections(model, features, proposals)
+    scene = Scene(model, features, images.image_sizes)
+    recorded |= rpn | balance_heads(scene, proposals, background)
+    recorded |= record_box_head(scene, proposals)
+    recorded |= record_detections(scene, proposals)
     for i in range(len(proposals)):
         labels = recorded[f"labels_{i}"]
         print(f"image {i}: {len(labels)} detections of {len(set(labels))} classes")
     return recorded
+
+
+@torch.no_grad()
+def record_resnet101() -> Arrays:
+    """C2 to C5 of the deeper backbone."""
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet101", weights=None, norm_layer=FrozenBatchNorm2d
+    )
+    names = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    weights = {
+        name.removeprefix("backbone."): torch.from_numpy(
+            weights_for(name, tuple(v.shape))
+        )
+        for name, v in names.items()
+    }
+    backbone.load_state_dict(weights)
+    return record_backbone(backbone, normalised(1, (128, 160)).tensors)[1]
 
 
 # --- training -------------------------------------------------------------------------
@@ -321,7 +343,8 @@ def record_training(num_classes: int, epsilon: float, count: int) -> Arrays:
     with torch.no_grad():
         features = model.backbone(images.tensors)
         proposals, _ = model.rpn(images, features)
-        recorded = balance_heads(model, features, proposals, 1.0)
+        scene = Scene(model, features, images.image_sizes)
+        recorded = balance_heads(scene, proposals, 1.0)
     targets = ground_truth(proposals, num_classes)
     recorded |= record_targets(targets)
 

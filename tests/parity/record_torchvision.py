@@ -14,9 +14,11 @@ import torchvision
 from record_models import (
     IMAGE_SIZE,
     LARGE_IMAGE_SIZE,
+    ODD_IMAGE_SIZE,
     mask_rcnn,
     normalised,
     record_inference,
+    record_resnet101,
     record_training,
 )
 
@@ -43,6 +45,10 @@ def main() -> None:
     model = mask_rcnn(num_classes=91, epsilon=1e-5, max_detections=100)
     images = normalised(1, LARGE_IMAGE_SIZE)
     write("mask_rcnn_coco", record_inference(model, images, background=5.0))
+    model = mask_rcnn(num_classes=6, epsilon=1e-5, max_detections=100)
+    images = normalised(1, ODD_IMAGE_SIZE)
+    write("mask_rcnn_odd", record_inference(model, images, background=6.0))
+    write("resnet101", record_resnet101())
     write("training", record_training(num_classes=6, epsilon=0.0, count=3))
 
 

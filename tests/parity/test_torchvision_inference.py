@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kvision
 from kvision.ops.masks import paste_masks_integer
@@ -19,8 +20,8 @@ from tests.parity.compare import (
     golden,
 )
 from tests.parity.detector import seeded_mask_rcnn
-from tests.parity.seeded import images_for, sample, summary
-from tests.parity.torchvision_map import entries
+from tests.parity.seeded import images_for, sample, summary, weights_for
+from tests.parity.torchvision_map import backbone, entries
 
 # Detections whose score is further than this from a threshold must be matched.
 MARGIN = 1e-3
@@ -79,12 +80,20 @@ def coco() -> Run:
     return run("mask_rcnn_coco", 90, (448, 544), 1, 1e-5)
 
 
-@pytest.fixture(params=["small", "coco"])
+@pytest.fixture(scope="module")
+def odd() -> Run:
+    """5 classes, an image of 203 x 317 pixels, which no stride divides."""
+    return run("mask_rcnn_odd", 5, (203, 317), 1, 1e-5)
+
+
+@pytest.fixture(params=["small", "coco", "odd"])
 def case(request: pytest.FixtureRequest) -> Run:
     return request.getfixturevalue(request.param)
 
 
-def assert_digest(case: Run, name: str, values: np.ndarray, count: int = 500) -> None:
+def assert_digest(
+    case: Run | dict, name: str, values: np.ndarray, count: int = 500
+) -> None:
     """Compare some values and the size of all; tolerance of the whole tensor."""
     values = to_numpy(values)
     scale = case[f"{name}/summary"][2]
@@ -105,6 +114,21 @@ def test_every_tensor_of_torchvision_is_used_once(case: Run) -> None:
 @pytest.mark.parametrize("level", [2, 3, 4, 5])
 def test_backbone(case: Run, level: int) -> None:
     assert_digest(case, f"C{level}", case.stages[f"C{level}"])
+
+
+def test_resnet101() -> None:
+    recorded = golden("resnet101")
+    body = kvision.models.resnet("resnet101", (128, 160), freeze_batch_norm=True)
+    for entry in backbone(body):
+        entry.variable.assign(entry.convert(weights_for(entry.name, entry.shape)))
+    images = normalised(images_for(1, (128, 160)))
+    for level, values in body(images).items():
+        assert_digest(recorded, level, values)
+
+
+def normalised(images: np.ndarray) -> np.ndarray:
+    mean, std = np.array([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]], "f4")
+    return (images - mean) / std
 
 
 @pytest.mark.parametrize("level", [2, 3, 4, 5, 6])
@@ -145,14 +169,15 @@ def test_proposals(case: Run) -> None:
     for i in range(len(case.images)):
         ours = to_numpy(proposals)[i][to_numpy(is_proposal)[i]]
         theirs = case[f"proposals_{i}"]
-        assert len(theirs) == len(ours) == 1000
+        assert len(theirs) == len(ours) >= 900
         distance = np.abs(ours[:, None] - theirs[None]).max(-1)
         missing = (distance.min(0) > BOX_TOLERANCE).mean()
         extra = (distance.min(1) > BOX_TOLERANCE).mean()
         moved = (np.abs(ours - theirs).max(1) > BOX_TOLERANCE).mean()
         print(
-            f"image {i}: {missing:.1%} of 1000 proposals missing, {extra:.1%} extra, "
-            f"{moved:.1%} at another rank; others within {distance.min(0).max():.1e} px"
+            f"image {i}: {missing:.1%} of {len(ours)} proposals missing, {extra:.1%} "
+            f"extra, {moved:.1%} at another rank; others within "
+            f"{distance.min(0).max():.1e} px"
         )
         assert max(missing, extra) <= 0.01
 
@@ -204,9 +229,8 @@ def clear(scores: np.ndarray, max_detections: int) -> np.ndarray:
     return (np.abs(scores - 0.05) > MARGIN) & (scores > cut + MARGIN)
 
 
-def test_detections_from_image_to_masks(case: Run) -> None:
-    """The whole model; matched both ways, at least 50 reference detections."""
-    found = case.found
+def assert_detections_equal(case: Run, found: dict[str, np.ndarray]) -> None:
+    """Match both ways: 99 % of those away from a threshold, and their masks."""
     for i in range(len(case.images)):
         theirs = {
             "boxes": case[f"boxes_{i}"],
@@ -227,10 +251,24 @@ def test_detections_from_image_to_masks(case: Run) -> None:
         assert (np.diff(found["scores"][i]) <= 0).all()
         # masks of the detections that hold the same rank
         count = len(case[f"masks_{i}"])
-        same = matched({k: v[:count] for k, v in ours.items()}, theirs)[:count]
-        masks = found["masks"][i, :count]
+        same = np.abs(ours["boxes"][:count] - theirs["boxes"][:count]).max(1) < 0.01
         assert same.mean() >= 0.9
-        assert_equal(masks[same], case[f"masks_{i}"][same], f"image {i}: masks")
+        masks = found["masks"][i, :count][same]
+        assert_equal(masks, case[f"masks_{i}"][same], f"image {i}: masks")
+
+
+def test_detections_from_image_to_masks(case: Run) -> None:
+    """The whole model, eagerly."""
+    assert_detections_equal(case, case.found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_compiled_detections(case: Run, jit_compile: bool) -> None:
+    """The whole model as a graph (fused ROIAlign) and by XLA (gathers)."""
+    compiled = tf.function(case.model, jit_compile=jit_compile)
+    images = tf.constant(case.images.astype("f4"))
+    assert_detections_equal(case, to_numpy(compiled(images)))
 
 
 def test_mask_head_on_given_boxes(case: Run) -> None:

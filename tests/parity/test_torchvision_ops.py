@@ -203,6 +203,30 @@ def test_mask_targets_are_torchvisions_but_for_the_half_pixel() -> None:
     assert agree.mean() > 0.99
 
 
+def test_mask_targets_are_the_roi_align_of_the_bitmaps() -> None:
+    """torchvision samples as often as a cell has pixels; ours takes a fixed number."""
+    r = section(RECORDED, "mask_targets")
+    bitmaps = unpacked(r["bitmaps"], 160).astype("f4")[..., None]
+    counts = np.ceil((r["rois"][:, 2:] - r["rois"][:, :2]) / 28)
+    compared = 0
+    for ratio in (1, 2, 3, 4):
+        rows = np.flatnonzero((counts == ratio).all(1))
+        if len(rows) == 0:
+            continue
+        pooled = roi_ops.multilevel_roi_align(
+            {0: bitmaps},
+            r["rois"][rows],
+            r["indices"][rows].astype("i4"),
+            (128, 160),
+            output_size=28,
+            sampling_ratio=ratio,
+        )
+        what = f"{len(rows)} mask targets of {ratio} x {ratio} samples a cell"
+        assert_equal(to_numpy(pooled)[..., 0], r["targets"][rows], what)
+        compared += len(rows)
+    assert compared == 8
+
+
 @pytest.mark.parametrize(
     ("name", "beta"), [("ninth", 1 / 9), ("one", 1.0), (None, 0.0)]
 )

@@ -235,6 +235,18 @@ def test_five_losses(case: Case) -> None:
         assert_equal(ours[OUR_NAMES[name]], value, OUR_NAMES[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_compiled_losses(case: Case, jit_compile: bool) -> None:
+    """As a graph with as many mask slots as positives, and by XLA with all of them."""
+    compiled = tf.function(case.losses, jit_compile=jit_compile)
+    ours = to_numpy(compiled())
+    for name, value in section(case.recorded, "losses").items():
+        # Our own mask targets: see test_mask_loss_on_our_own_targets.
+        tolerance = 0.02 if name == "loss_mask" else TOLERANCE
+        assert_equal(ours[OUR_NAMES[name]], value, OUR_NAMES[name], tolerance)
+
+
 def test_mask_loss_on_our_own_targets(case: Case) -> None:
     """Crops of the masks instead of bitmaps, exact instead of half a pixel aside."""
     ours = float(case.losses()["mask_loss"])
