@@ -138,8 +138,8 @@ def evaluate(
         raise ValueError(f"max_detections must be 1 or more. Received {max_detections}")
     truth = read_annotations(annotations)
     names = list(truth.categories.values() if class_names is None else class_names)
-    detections = _checked_results(results, truth, masks)
     ids = sorted(truth.image_sizes if image_ids is None else _known(image_ids, truth))
+    detections = _checked_results(results, truth, masks)
     return _run(
         truth.masks if masks else truth.boxes,
         detections,
