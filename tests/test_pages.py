@@ -1,15 +1,14 @@
 """The Python in README.md and docs/ runs as printed."""
 
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
+
+from tests.cli.coco_folder import write_coco
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -43,43 +42,10 @@ def test_python_blocks_compile(page: Path) -> None:
         compile(block, page.name, "exec")
 
 
-def write_coco(folder: Path, name: str, count: int) -> None:
-    """Write `name`.json and `count` photos of one bright square each."""
-    rng = np.random.default_rng(count)
-    (folder / "images").mkdir(exist_ok=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number in range(1, count + 1):
-        pixels = rng.integers(0, 60, (64, 80, 3), dtype=np.uint8)
-        x, y = (int(v) for v in rng.integers(4, 34, 2))
-        pixels[y : y + 24, x : x + 24] += 180
-        file_name = f"{name}_{number}.png"
-        Image.fromarray(pixels).save(folder / "images" / file_name)
-        images.append({"id": number, "file_name": file_name, "height": 64, "width": 80})
-        polygon = [x, y, x + 24, y, x + 24, y + 24, x, y + 24]
-        annotations.append(
-            {
-                "id": number,
-                "image_id": number,
-                "category_id": 1,
-                "bbox": [x, y, 24, 24],
-                "area": 576,
-                "iscrowd": 0,
-                "segmentation": [polygon],
-            }
-        )
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "nucleus"}],
-    }
-    (folder / f"{name}.json").write_text(json.dumps(content))
-
-
 @pytest.mark.slow
 def test_ten_lines_of_the_readme(tmp_path: Path) -> None:
-    write_coco(tmp_path, "train", 4)
-    write_coco(tmp_path, "val", 2)
+    write_coco(tmp_path, "train", 4, "nucleus")
+    write_coco(tmp_path, "val", 2, "nucleus")
     for source, copy in [("train_1.png", "a.jpg"), ("train_2.png", "b.png")]:
         Image.open(tmp_path / "images" / source).save(tmp_path / copy)
     (code,) = python_blocks(REPOSITORY / "README.md")

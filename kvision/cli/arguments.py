@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from kvision.data.check import find_coco
+from kvision.data import find_coco
 from kvision.models import Detector
 
 __all__ = ["DataSet", "find_data_sets", "load_detector"]
@@ -73,13 +73,11 @@ def find_data_sets(data: Path, images: Path | None) -> list[DataSet]:
     Raises:
         ValueError: if there is none, or no image folder is found.
     """
-    if data.is_dir():
-        if images is not None:
-            raise ValueError(
-                f"--images belongs to a json file, and {data} is a folder: name the "
-                "json file as DATA"
-            )
+    if images is None:
         return find_coco(data)
-    if images is not None:
-        return [(data.stem, data, images)]
-    return [found for found in find_coco(data.parent) if found[1].samefile(data)]
+    if data.is_dir():
+        raise ValueError(
+            f"--images belongs to a json file, and {data} is a folder: name the json "
+            "file as DATA"
+        )
+    return [(data.stem, data, images)]

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 
 from kvision.cli.arguments import find_data_sets
-from kvision.data.check import check
+from kvision.data.check import Report, check
 
 __all__ = ["run"]
 
@@ -19,24 +20,37 @@ def run(data: Path, images: Path | None) -> dict[str, Any]:
         images: image folder of a json file.
 
     Returns:
-        Counts and findings of each data set; `ok` is False where there are errors.
+        Counts and findings; `ok` is False where there are errors.
     """
+    sets = find_data_sets(data, images)
     console = Console()
-    reports = {}
-    for name, annotations, folder in find_data_sets(data, images):
-        report = reports[name] = check(annotations, folder)
-        console.rule(name, align="left")
-        if report.findings:
-            console.print(report.table())
-        console.print(
-            f"{report.num_images} images, {report.num_annotations} annotations: "
-            f"{report.num_errors} errors, {report.num_warnings} warnings",
-            highlight=False,
-        )
-    num_errors = sum(report.num_errors for report in reports.values())
-    return {
-        "ok": num_errors == 0,
-        "num_errors": num_errors,
-        "num_warnings": sum(report.num_warnings for report in reports.values()),
-        "data_sets": {name: report.to_dict() for name, report in reports.items()},
-    }
+    for name, annotations, folder in sets:
+        console.print(f"{name}: {annotations}, images in {folder}", highlight=False)
+    report = _check([(annotations, folder) for _, annotations, folder in sets])
+    if report.findings:
+        table = report.table()
+        for column in table.columns:
+            column.overflow = "fold"  # a path cut short names no file
+        console.print(table)
+    console.print(
+        f"{report.num_images} images, {report.num_annotations} annotations: "
+        f"{report.num_errors} errors, {report.num_warnings} warnings",
+        highlight=False,
+    )
+    names = [name for name, _, _ in sets]
+    return {"ok": not report.num_errors, "data_sets": names, **report.to_dict()}
+
+
+def _check(sets: list[tuple[Path, Path]]) -> Report:
+    """Check with a bar on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("decoding images")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        (annotations, folder), *others = sets
+        return check(annotations, folder, others=others, progress=show)
