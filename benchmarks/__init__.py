@@ -1,0 +1,1 @@
+"""Measurements of kvision beside what a user would pick instead."""
