@@ -58,6 +58,7 @@ class ImageNormalization(keras.layers.Layer):
         scale = [1.0 / value for value in self.std]
         shift = [-mean / std for mean, std in _pairs(self.mean, self.std)]
         dtype = self.compute_dtype
+        images = ops.cast(images, dtype)  # Keras casts floats only, not uint8
         return images * ops.convert_to_tensor(
             scale, dtype=dtype
         ) + ops.convert_to_tensor(shift, dtype=dtype)

@@ -50,6 +50,10 @@ PROPOSALS = np.concatenate(
 ).astype(np.float32)
 IS_PROPOSAL = np.ones((BATCH, 24), bool)
 IS_PROPOSAL[:, -3:] = False
+# Sides of 10, 20 and 40 pixels.
+ROIS_OF_THREE_LEVELS = np.tile(
+    np.float32([[5, 7, 15, 17], [33, 21, 53, 41], [50, 12, 90, 52]]), (BATCH, 1, 1)
+)
 
 ANCHOR_TARGETS = {
     "indices": RNG.integers(0, 480, (BATCH, 8)).astype(np.int32),
@@ -136,9 +140,9 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
             "sampling_ratio": 3,
             "mode": "aligned",
             "canonical_level": 3,
-            "canonical_size": 12.0,
+            "canonical_size": 17.0,
         },
-        (maps("P", range(2, 5)), random_boxes(BATCH, 5)),
+        (maps("P", range(2, 5)), ROIS_OF_THREE_LEVELS),
         {"gradients_to": (0,), "no_gradients_to": (1,)},
     ),
     (
