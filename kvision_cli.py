@@ -282,6 +282,9 @@ def train_detect(**options: Any) -> None:
 @model_argument
 @data_argument
 @images_option
+@click.option(
+    "--set", "set_name", metavar="NAME", help="Which set of a folder, if not val."
+)
 @batch_option(8)
 @click.option(
     "--max-detections",
@@ -290,7 +293,14 @@ def train_detect(**options: Any) -> None:
     show_default=True,
     help="Detections an image that count.",
 )
-@click.option("--output", type=NEW_FOLDER, help="Folder for curves and the json.")
+@click.option(
+    "--score-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Least score in the confusion matrix.",
+)
+@click.option("--output", type=NEW_FOLDER, help="Folder for scores and pictures.")
 @common
 def evaluate(**options: Any) -> None:
     """Score a model as COCO does.

@@ -8,7 +8,7 @@ import keras
 from kvision.data import find_coco
 from kvision.models import Detector
 
-__all__ = ["DataSet", "find_data_sets", "load_detector"]
+__all__ = ["DataSet", "choose_data_set", "find_data_sets", "load_detector"]
 
 # Name, annotations json, image folder.
 DataSet = tuple[str, Path, Path]
@@ -81,3 +81,30 @@ def find_data_sets(data: Path, images: Path | None) -> list[DataSet]:
             "file as DATA"
         )
     return [(data.stem, data, images)]
+
+
+def choose_data_set(data: Path, images: Path | None, name: str | None) -> DataSet:
+    """Choose one of the data sets that DATA names.
+
+    Args:
+        data: as in `find_data_sets`.
+        images: as in `find_data_sets`.
+        name: of the set; None is the only one, or else "val".
+
+    Returns:
+        Its name, json file and image folder.
+
+    Raises:
+        ValueError: if there is no such set.
+    """
+    sets = find_data_sets(data, images)
+    wanted = [one for one in sets if one[0] == (name or "val")]
+    if name is None and len(sets) == 1:
+        return sets[0]
+    if len(wanted) != 1:
+        names = ", ".join(one[0] for one in sets)
+        raise ValueError(
+            f"{data} has the sets {names}: choose one with --set, or name its json "
+            f"file as DATA. Received: --set {name}"
+        )
+    return wanted[0]

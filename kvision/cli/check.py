@@ -23,19 +23,17 @@ def run(data: Path, images: Path | None) -> dict[str, Any]:
         Counts and findings; `ok` is False where there are errors.
     """
     sets = find_data_sets(data, images)
-    console = Console()
     for name, annotations, folder in sets:
-        console.print(f"{name}: {annotations}, images in {folder}", highlight=False)
+        print(f"{name}: {annotations}, images in {folder}")
     report = _check([(annotations, folder) for _, annotations, folder in sets])
     if report.findings:
         table = report.table()
         for column in table.columns:
             column.overflow = "fold"  # a path cut short names no file
-        console.print(table)
-    console.print(
+        Console().print(table)
+    print(
         f"{report.num_images} images, {report.num_annotations} annotations: "
-        f"{report.num_errors} errors, {report.num_warnings} warnings",
-        highlight=False,
+        f"{report.num_errors} errors, {report.num_warnings} warnings"
     )
     names = [name for name, _, _ in sets]
     return {"ok": not report.num_errors, "data_sets": names, **report.to_dict()}
