@@ -60,7 +60,7 @@ def test_leftovers_of_a_killed_write_are_removed(tmp_path: Path) -> None:
 
 
 # With Keras' BackupAndRestore a truncated manifest stops the run (also with its
-# double_checkpoint) and a missing one restarts the count of epochs with trained weights.
+# double_checkpoint), and a missing one restarts the count of epochs.
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
