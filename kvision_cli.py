@@ -11,6 +11,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -123,26 +124,29 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, os.PathLike) else value
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether Python or TensorFlow (by name: it is not imported) ran out."""
-    return isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__
+# An error of ours that was raised within tf.data: TensorFlow wraps it in one of its
+# own, with the name, the message and the traceback in its text.
+INSIDE_TENSORFLOW = re.compile(
+    r"\b(?:DataError|ValueError|OSError|FileNotFoundError): (.+?)\nTraceback ",
+    re.DOTALL,
+)
 
 
-def explain(error: Exception) -> str:
-    """Return the message of an error for the user."""
+def explain(error: Exception) -> str | None:
+    """Return what to tell the user, or None if the error is a defect of ours.
+
+    TensorFlow's errors are known by name: it is not imported here.
+    """
     text = str(error).strip() or type(error).__name__
-    if is_out_of_memory(error):
+    if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
         first = text.splitlines()[0]
         return f"out of memory, try a smaller batch or image size ({first})"
-    return text
-
-
-def report(error: Exception, show_traceback: bool) -> None:
-    """Print an error: one message, or where it comes from if it is a defect of ours."""
-    expected = isinstance(error, EXPECTED_ERRORS) or is_out_of_memory(error)
-    if show_traceback or not expected:
-        traceback.print_exception(error)
-    click.secho(f"error: {explain(error)}", fg="red", err=True)
+    if isinstance(error, EXPECTED_ERRORS):
+        return text
+    if type(error).__module__.startswith("tensorflow."):
+        inner = INSIDE_TENSORFLOW.search(text)
+        return inner.group(1) if inner else None
+    return None
 
 
 def run(command: str, *, as_json: bool, show_traceback: bool, **options: Any) -> None:
@@ -153,8 +157,12 @@ def run(command: str, *, as_json: bool, show_traceback: bool, **options: Any) ->
     try:
         result = {"ok": True, **load(command).run(**options)}
     except Exception as error:
-        report(error, show_traceback)
-        result = {"ok": False, "error": explain(error)}
+        message = explain(error)
+        if show_traceback or message is None:
+            traceback.print_exception(error)
+        message = message or f"{type(error).__name__}: {error}"
+        click.secho(f"error: {message}", fg="red", err=True)
+        result = {"ok": False, "error": message}
     if as_json:
         click.echo(json.dumps(plain(result), allow_nan=False))
     click.get_current_context().exit(0 if result["ok"] else 1)

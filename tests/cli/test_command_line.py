@@ -199,6 +199,25 @@ def test_out_of_memory_comes_with_advice(replace_run: Callable[[Any], None]) -> 
     assert invoke("doctor").stderr.startswith(expected)
 
 
+def test_message_raised_within_tf_data_is_taken_out(
+    replace_run: Callable[[Any], None],
+) -> None:
+    import tensorflow as tf
+
+    def load(_: tf.Tensor) -> float:
+        raise ValueError("a.png: the PNG is cut off. Fetch it again.")
+
+    def run(**_: Any) -> dict[str, Any]:
+        dataset = tf.data.Dataset.range(1)
+        dataset = dataset.map(lambda i: tf.numpy_function(load, [i], tf.float32))
+        return {"batches": list(dataset)}
+
+    replace_run(run)
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert result.stderr == "error: a.png: the PNG is cut off. Fetch it again.\n"
+
+
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Call main() as the script does; gives the exit code."""
