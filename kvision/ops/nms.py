@@ -62,16 +62,19 @@ def _tensorflow_nms(
     """
     import tensorflow as tf
 
+    # XLA's form cannot return more boxes than it is given.
+    slots = min(max_outputs, boxes.shape[1])
+
     def one_image(inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         indices, count = tf.raw_ops.NonMaxSuppressionV4(
             boxes=inputs[0],
             scores=inputs[1],
-            max_output_size=max_outputs,
+            max_output_size=slots,
             iou_threshold=iou_threshold,
             score_threshold=_DISCARDED / 2,
             pad_to_max_output_size=True,
         )
-        return tf.ensure_shape(indices, (max_outputs,)), tf.reshape(count, ())
+        return tf.ensure_shape(indices, (slots,)), tf.reshape(count, ())
 
     if boxes.shape[0] == 1:  # TFLite: no loop around the builtin
         indices, count = one_image((boxes[0], scores[0]))
@@ -80,8 +83,12 @@ def _tensorflow_nms(
         indices, count = tf.map_fn(
             one_image, (boxes, scores), fn_output_signature=(tf.int32, tf.int32)
         )
-    is_kept = tf.range(max_outputs)[None, :] < count[:, None]
-    return tf.where(is_kept, indices, 0), is_kept
+    is_kept = tf.range(slots)[None, :] < count[:, None]
+    indices = tf.where(is_kept, indices, 0)
+    if slots < max_outputs:
+        filling = [(0, 0), (0, max_outputs - slots)]
+        indices, is_kept = tf.pad(indices, filling), tf.pad(is_kept, filling)
+    return indices, is_kept
 
 
 def portable_nms(
