@@ -1,0 +1,36 @@
+"""The model of a run as a `.keras` file for use, not for going on with training."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+
+from kvision.train.files import replacing
+
+__all__ = ["save_model"]
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a model without its optimizer, whose variables would double the file.
+
+    `Model.save` writes in place; here a kill leaves the old file as it was.
+
+    Args:
+        model: the model, compiled or not.
+        path: file name ending in `.keras`; its folder exists.
+    """
+    with replacing(path) as unfinished, _uncompiled(model):
+        model.save(unfinished)
+
+
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    if not model.compiled:
+        yield
+        return
+    optimizer, model.optimizer, model.compiled = model.optimizer, None, False
+    try:
+        yield
+    finally:
+        model.optimizer, model.compiled = optimizer, True
