@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from kvision.ops import boxes as box_ops
-from kvision.ops.tracing import static_shapes_required
+from kvision.ops.tracing import static_shapes_required, tracing_for_tflite
 
 __all__ = [
     "MODES",
@@ -212,7 +212,34 @@ def _pool_by_gather(
     rows = _neighbours(grid, 0, map_size[:, 0], margin, sampling_ratio)
     columns = _neighbours(grid, 1, map_size[:, 1], margin, sampling_ratio)
 
-    return _weighted_gather(cells, origin, map_size[:, 1], rows, columns)
+    gather = _chained_gather if tracing_for_tflite() else _weighted_gather
+    return gather(cells, origin, map_size[:, 1], rows, columns)
+
+
+def _chained_gather(
+    cells: Tensor,
+    origin: Tensor,
+    width: Tensor,
+    rows: list[tuple[Tensor, Tensor]],
+    columns: list[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Sum as `_weighted_gather` does, each gather waiting for the sum before it.
+
+    TFLite runs what its CPU delegate cannot (gathers) ahead of what it can (products
+    and sums), and would hold all gathered tensors at once: four times the memory.
+    """
+    pooled = None
+    for y, y_weight in rows:
+        line = origin[:, None] + y * width[:, None]
+        for x, x_weight in columns:
+            index = line[:, :, None] + x[:, None, :]
+            if pooled is not None:
+                # Adds 0, but only the sum so far can tell.
+                index = index + ops.cast(pooled[0, 0, 0, 0] > float("inf"), "int32")
+            weight = ops.cast(y_weight[:, :, None] * x_weight[:, None, :], cells.dtype)
+            term = ops.take(cells, index, axis=0) * weight[..., None]
+            pooled = term if pooled is None else pooled + term
+    return pooled
 
 
 def _weighted_gather(

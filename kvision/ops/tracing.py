@@ -1,22 +1,28 @@
 """Which kind of graph is being traced: one that must compile ahead, or any."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import keras
 
-__all__ = ["static_shapes_required"]
+__all__ = ["static_shapes_required", "tflite_tracing", "tracing_for_tflite"]
+
+_FOR_TFLITE = ContextVar("tracing_for_tflite", default=False)
 
 
 def static_shapes_required() -> bool:
-    """Tell whether the ops traced now must have static shapes and XLA kernels.
+    """Tell whether the ops traced now must have static shapes and portable kernels.
 
-    True inside `tf.function(jit_compile=True)`, from which TFLite exports are traced
-    too, and on other Keras backends. False in eager mode and in a plain TensorFlow
-    graph, where ops of data-dependent size and TensorFlow's fused kernels are allowed
-    and several times faster on a CPU.
+    True inside `tf.function(jit_compile=True)`, inside `tflite_tracing`, and on other
+    Keras backends. False in eager mode and in a plain TensorFlow graph, where ops of
+    data-dependent size and TensorFlow's fused kernels are allowed and several times
+    faster on a CPU.
 
     Returns:
         Whether only static shapes and portable ops may be used.
     """
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != "tensorflow" or tracing_for_tflite():
         return True
     import tensorflow as tf
 
@@ -26,3 +32,22 @@ def static_shapes_required() -> bool:
 
     graph = tf.compat.v1.get_default_graph()
     return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
+@contextlib.contextmanager
+def tflite_tracing() -> Iterator[None]:
+    """Mark what is traced inside the block as meant for conversion to TFLite."""
+    token = _FOR_TFLITE.set(True)
+    try:
+        yield
+    finally:
+        _FOR_TFLITE.reset(token)
+
+
+def tracing_for_tflite() -> bool:
+    """Tell whether a block of `tflite_tracing` is open.
+
+    Returns:
+        Whether the graph traced now will become a TFLite file.
+    """
+    return _FOR_TFLITE.get()

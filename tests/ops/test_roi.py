@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kvision.ops import roi as roi_ops
 from kvision.ops.roi import MODES, assign_levels, multilevel_roi_align
+from kvision.ops.tracing import tflite_tracing, tracing_for_tflite
 from tests.ops.modes import assert_modes_agree, to_numpy
 from tests.parity import numpy_reference as reference
 
@@ -137,6 +138,23 @@ def test_both_formulations_and_every_mode_agree(mode: str) -> None:
     _, gradients = assert_modes_agree(value_and_gradient, features, atol=2e-5)
     for gradient in gradients.values():
         assert np.abs(gradient).max() > 0.1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_formulation_for_tflite_is_equal(mode: str) -> None:
+    def run() -> np.ndarray:
+        return to_numpy(
+            multilevel_roi_align(
+                pyramid(range(2, 6)), ROIS, IMAGES, IMAGE_SIZE, 5, mode=mode
+            )
+        )
+
+    expected = run()
+    with tflite_tracing():
+        assert tracing_for_tflite()
+        chained = run()
+    assert not tracing_for_tflite()
+    np.testing.assert_allclose(chained, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
