@@ -424,7 +424,9 @@ class _InstanceReader:
             self.report.add(Finding("info", "B14", where, message))
             return self._clip(extents, size, where)
         if not _is_box(value):
-            return self._error("B5", where, f"bbox of 4 numbers expected: {value!r:.60}")
+            return self._error(
+                "B5", where, f"bbox of 4 numbers expected: {value!r:.60}"
+            )
         if not all(map(math.isfinite, value)):
             return self._error("B5", where, f"bbox {value} is not finite")
         x, y, width, height = value

@@ -46,7 +46,9 @@ def check(
     if images is None:
         from kvision.data.coco import find_coco
 
-        sets: list[DataSet] = [(json, folder) for _, json, folder in find_coco(annotations)]
+        sets: list[DataSet] = [
+            (json, folder) for _, json, folder in find_coco(annotations)
+        ]
     else:
         sets = [(annotations, images)]
     report = Report()

@@ -387,7 +387,9 @@ def _image_folder(path: Path, root: Path) -> Path:
     existing = [one for one in folders if one.is_dir()]
     try:
         with open(path, encoding="utf-8") as file:
-            names = [str(image["file_name"]) for image in json.load(file)["images"][:20]]
+            names = [
+                str(image["file_name"]) for image in json.load(file)["images"][:20]
+            ]
     except (OSError, ValueError, KeyError, TypeError):
         names = []
 

@@ -146,7 +146,9 @@ def decompress(counts: bytes) -> np.ndarray:
         raise SegmentationError("B13", f"no compressed RLE counts: {counts[:40]!r}")
     is_last = groups & 32 == 0
     starts = np.concatenate([[0], np.flatnonzero(is_last)[:-1] + 1])
-    position = np.arange(len(groups)) - np.repeat(starts, np.diff([*starts, len(groups)]))
+    position = np.arange(len(groups)) - np.repeat(
+        starts, np.diff([*starts, len(groups)])
+    )
     if position.max() > 8:
         raise SegmentationError("B13", "an RLE count is larger than any image")
     values = np.add.reduceat((groups & 31) << (5 * position), starts)

@@ -232,7 +232,9 @@ def _tf_options(options: Options) -> tf.data.Options:
     result = tf.data.Options()
     policy = tf.data.experimental.AutoShardPolicy
     done = options.num_shards > 1
-    result.experimental_distribute.auto_shard_policy = policy.OFF if done else policy.DATA
+    result.experimental_distribute.auto_shard_policy = (
+        policy.OFF if done else policy.DATA
+    )
     return result
 
 
@@ -298,7 +300,9 @@ class _Images:
     def _load_small(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
         image = self.source.load_image(index)
         height, width = image.shape[:2]
-        fitted = resized_size(height, width, self.options.image_size, self.options.resize)
+        fitted = resized_size(
+            height, width, self.options.image_size, self.options.resize
+        )
         largest = tuple(int(np.ceil(side * self.zoom)) for side in fitted)
         if largest[0] >= height or largest[1] >= width:
             return image, (height, width)
