@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from kvision.evaluation.masks import check_rle
+
 __all__ = ["Annotations", "read_annotations"]
 
 Annotation = dict[str, Any]
@@ -207,18 +209,17 @@ def _rle_from_runs(
     segmentation: dict[str, Any], size: tuple[int, int], name: str
 ) -> dict[str, Any]:
     """Check an RLE against its image and compress it if it is not yet."""
-    if tuple(segmentation.get("size", ())) != size:
-        raise ValueError(
-            f"{name}: its RLE is for (height, width) {segmentation.get('size')}, its "
-            f"image has {list(size)}"
-        )
     counts = segmentation.get("counts")
-    if isinstance(counts, (str, bytes)):
-        return segmentation
-    runs = np.asarray(counts if isinstance(counts, list) else [-1])
-    if runs.sum() != size[0] * size[1] or runs.min() < 0:
-        raise ValueError(f"{name}: the runs of its RLE do not add up to {size}")
-    return coco_mask.frPyObjects(segmentation, *size)
+    if isinstance(counts, list) and tuple(segmentation.get("size", ())) == size:
+        runs = np.asarray(counts or [-1])
+        if runs.sum() != size[0] * size[1] or runs.min() < 0:
+            raise ValueError(f"{name}: the runs of its RLE do not add up to {size}")
+        return coco_mask.frPyObjects(segmentation, *size)
+    try:
+        check_rle(segmentation, size)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return segmentation
 
 
 def _rle_from_polygons(

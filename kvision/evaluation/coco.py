@@ -15,6 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from kvision.evaluation.annotations import Annotations, read_annotations
+from kvision.evaluation.masks import check_rle
 
 __all__ = ["PrecisionRecall", "coco_scores", "engine", "evaluate", "figure_names"]
 
@@ -215,10 +216,10 @@ def _checked_result(
     if not np.isfinite(result["score"]):
         raise ValueError("the score is not a finite number")
     detection = {**result, "id": number, "iscrowd": 0}
-    if masks:
-        if segmentation is None:
-            raise ValueError("no segmentation, which masks=True needs")
-        _check_mask_size(segmentation, truth.image_sizes[image_id])
+    if segmentation is None and masks:
+        raise ValueError("no segmentation, which masks=True needs")
+    if segmentation is not None and (masks or result.get("bbox") is None):
+        check_rle(segmentation, truth.image_sizes[image_id])
     if result.get("bbox") is None:
         if segmentation is None:
             raise ValueError("neither bbox nor segmentation")
@@ -228,17 +229,6 @@ def _checked_result(
         raise ValueError("the bbox is not four finite numbers")
     detection["area"] = float(coco_mask.area(segmentation)) if masks else width * height
     return detection
-
-
-def _check_mask_size(
-    segmentation: dict[str, Any], size: tuple[int, int] | None
-) -> None:
-    """Refuse a mask of another size than its image's: its overlaps would count as 0."""
-    if size is not None and tuple(segmentation["size"]) != size:
-        raise ValueError(
-            f"its mask is for (height, width) {list(segmentation['size'])}, the image "
-            f"has {list(size)}; is its EXIF orientation applied in both?"
-        )
 
 
 def _short(result: Result) -> dict[str, Any]:

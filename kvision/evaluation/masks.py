@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-__all__ = ["Patch", "crop", "decode", "paste", "patches", "rles"]
+__all__ = ["Patch", "check_rle", "crop", "decode", "paste", "patches", "rles"]
 
 Array = np.ndarray
 RLE = dict[str, Any]
@@ -122,8 +122,12 @@ def crop(mask: Array, box: Array, size: int) -> Array:
         `paste` is its inverse but for what m cells cannot hold.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
-    rows = _cell_means(np.asarray(mask, np.float32), y1, y2, size)
-    return _cell_means(rows.T, x1, x2, size).T
+    top, left = max(0, int(y1)), max(0, int(x1))
+    inside = np.asarray(mask)[top : int(np.ceil(y2)), left : int(np.ceil(x2))]
+    if not inside.size:
+        return np.zeros((size, size), np.float32)
+    rows = _cell_means(inside.astype(np.float32), y1 - top, y2 - top, size)
+    return _cell_means(rows.T, x1 - left, x2 - left, size).T
 
 
 def decode(rle: RLE) -> Array:
@@ -139,6 +143,55 @@ def decode(rle: RLE) -> Array:
         # pycocotools 2.0.11 does not take NumPy 2's copy argument.
         warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
         return coco_mask.decode(rle).astype(bool)
+
+
+def check_rle(rle: Any, size: tuple[int, int] | None = None) -> None:
+    """Refuse a compressed RLE that pycocotools would hang or run wild on.
+
+    Args:
+        rle: dict with `size` and `counts`.
+        size: (height, width) that it should have; None for any.
+
+    Raises:
+        ValueError: it is malformed, or for an image of another size.
+    """
+    if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
+        raise ValueError(f"expected an RLE with size and counts, received {rle!r:.60}")
+    if size is not None and tuple(rle["size"]) != tuple(size):
+        raise ValueError(
+            f"its mask is for (height, width) {list(rle['size'])}, the image has "
+            f"{list(size)}; is its EXIF orientation applied in both?"
+        )
+    runs = _run_lengths(rle["counts"])
+    height, width = rle["size"]
+    if runs is None or runs.min() < 0 or runs.sum() != height * width:
+        raise ValueError(f"the runs of its RLE do not add up to {height} x {width}")
+
+
+def _run_lengths(counts: str | bytes) -> Array | None:
+    """Decode COCO's compressed counts; None where they are malformed.
+
+    A number is written in characters of 5 bits, the lowest first; bit 6 says that
+    another follows, and the highest bit of the last is the sign. From the fourth on a
+    number is the difference from the one two places before.
+    """
+    text = counts.encode() if isinstance(counts, str) else counts
+    if not isinstance(text, bytes) or not text:
+        return None
+    digits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(digits & 32 == 0)
+    if digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        return None
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > 8:
+        return None
+    place = np.arange(len(digits)) - np.repeat(starts, lengths)
+    numbers = np.add.reduceat((digits & 31) << (5 * place), starts)
+    numbers -= (digits[ends] & 16 > 0) * (1 << (5 * lengths))
+    for first in (1, 2):
+        numbers[first::2] = np.cumsum(numbers[first::2])
+    return numbers
 
 
 def _checked(masks: Array, boxes: Array) -> tuple[Array, Array]:

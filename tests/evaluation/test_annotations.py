@@ -117,10 +117,12 @@ NAN, FAR = float("nan"), 1e9
         ({"segmentation": []}, "no segmentation. Score boxes only"),
         (
             {"segmentation": {"size": [12, 10], "counts": [120]}},
-            r"for \(height, width\) \[12, 10\], its image has \[10, 12\]",
+            r"for \(height, width\) \[12, 10\], the image has \[10, 12\]",
         ),
         ({"segmentation": {"size": [10, 12], "counts": [119]}}, "do not add up"),
         ({"segmentation": {"size": [10, 12], "counts": None}}, "do not add up"),
+        ({"segmentation": {"size": [10, 12], "counts": "zz0"}}, "do not add up"),
+        ({"segmentation": {"size": [10, 12]}}, "expected an RLE with size and counts"),
     ],
 )
 def test_faults_are_named(change, message):

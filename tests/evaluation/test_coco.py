@@ -259,6 +259,8 @@ def test_masks_are_scored_when_all_have_them():
         ({"bbox": [0, 0, float("inf"), 1]}, "Result 1 .*not four finite numbers"),
         ({"bbox": [0, 0, 1]}, "Result 1 "),
         ({"segmentation": None}, "Result 1 .*no segmentation, which masks=True"),
+        ({"segmentation": {"size": [100, 120], "counts": "zz0"}}, "do not add up"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6]]}, "expected an RLE with size"),
         (
             {"segmentation": {"size": [120, 100], "counts": "x"}},
             r"for \(height, width\) \[120, 100\], the image has \[100, 120\]",
