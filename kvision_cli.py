@@ -252,18 +252,29 @@ def check(**options: Any) -> None:
     run("check", **options)
 
 
+def split_data(arguments: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
+    """Part DATA, which comes first if it comes, from texts of KEY=VALUE."""
+    data = None
+    if arguments and ("=" not in arguments[0] or Path(arguments[0]).exists()):
+        data = EITHER.convert(arguments[0], None, None)
+        arguments = arguments[1:]
+    for text in arguments:
+        if "=" not in text:
+            raise click.UsageError(f"Expected KEY=VALUE after DATA, got {text!r}.")
+    return data, arguments
+
+
 @cli.group(cls=InOrder)
 def train() -> None:
     """Train a model on your own data."""
 
 
 @train.command("detect")
-@click.argument("data", type=EITHER, required=False)
-@click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
+@click.argument("arguments", metavar="DATA [KEY=VALUE]...", nargs=-1)
 @images_option
 @click.option("--recipe", type=FILE, help="YAML file of settings.")
 @click.option("--model", type=click.Choice(["mask_rcnn", "faster_rcnn"]))
-@click.option("--backbone", metavar="NAME", help="resnet50, mobilenet_v2, ...")
+@click.option("--backbone", metavar="NAME", help="mobilenet_v2, resnet50, ...")
 @click.option("--weights", metavar="imagenet|none|PATH", help="Start of the backbone.")
 @click.option("--image-size", type=ImageSize(), help="256 or 256x320 (height x width).")
 @batch_option(None)
@@ -272,18 +283,29 @@ def train() -> None:
     "--learning-rate", type=click.FloatRange(min=0, min_open=True), metavar="RATE"
 )
 @click.option("--seed", type=click.IntRange(min=0))
-@click.option("--name", help="Name of the run's folder: runs/NAME.")
-@click.option("--resume", type=FOLDER, metavar="RUN", help="Continue this run folder.")
+@click.option("--name", help="Name of the run's folder.")
+@click.option(
+    "--runs",
+    type=NEW_FOLDER,
+    default=Path("runs"),
+    show_default=True,
+    help="Where run folders are made.",
+)
+@click.option("--resume", type=FOLDER, metavar="RUN", help="Go on with this run.")
 @common
-def train_detect(**options: Any) -> None:
+def train_detect(arguments: tuple[str, ...], **options: Any) -> None:
     """Train a Faster or Mask R-CNN on a COCO data set.
 
     DATA is a folder with COCO json files and images, or one json file. Every setting
-    of a recipe can be given as KEY=VALUE; the options are the most used of them.
+    of a recipe, and every argument of the model, can be given as KEY=VALUE; the
+    options are the most used of them. With --resume there is no DATA.
     """
-    if options["data"] is None and options["resume"] is None:
+    data, settings = split_data(arguments)
+    if options["resume"] is not None and data is not None:
+        raise click.UsageError("--resume goes on with the data of its run: no DATA.")
+    if data is None and options["resume"] is None and options["recipe"] is None:
         raise click.UsageError("Missing argument 'DATA' (or --resume RUN).")
-    run("train_detect", **options)
+    run("train_detect", data=data, settings=settings, **options)
 
 
 @cli.command("eval")
