@@ -51,4 +51,4 @@ def _check(sets: list[tuple[Path, Path]]) -> Report:
             bar.update(task, completed=done, total=total)
 
         (annotations, folder), *others = sets
-        return check(annotations, folder, others=others, progress=show)
+        return check(annotations, folder, others=tuple(others), progress=show)

@@ -42,11 +42,10 @@ def run(
     """
     detector = load_detector(model)
     output.mkdir(parents=True, exist_ok=True)
-    settings = {
+    settings: dict[str, Any] = {
         "score_threshold": score_threshold,
         "batch_size": batch_size,
         "on_error": on_error,
-        "stream": True,
     }
     is_video = [Path(name).suffix.lower() in _VIDEOS for name in images]
     videos = [Path(name) for name in itertools.compress(images, is_video)]
@@ -54,14 +53,16 @@ def run(
     files: list[Path] = []
     found: list[Detections] = []
     if photos:
-        for result in _progress(detect(detector, photos, **settings), "photos"):
+        for result in _progress(
+            detect(detector, photos, stream=True, **settings), "photos"
+        ):
             files.append(_free_name(output, result.path, ".png", files))
             result.plot(files[-1])
             found.append(result)
     numbers = [len(result) for result in found]
     for video in videos:
         files.append(_free_name(output, video, ".mp4", files))
-        results = detect(detector, frames(video), **settings)
+        results = detect(detector, frames(video), stream=True, **settings)
         numbers += _write_video(files[-1], _progress(results, video.name), video)
     if photos:
         files.append(output / "detections.json")
