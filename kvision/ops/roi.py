@@ -345,18 +345,41 @@ def _pool_fused(
         padded = tf.pad(tf.cast(feature_map, tf.float32), border, mode="SYMMETRIC")
         map_size = tf.cast(tf.shape(feature_map)[1:3], tf.float32)[None, :]
         grid = grid_of(tf.gather(rois, rows), map_size, tf.constant([[2.0**level]]))
-        last = tf.cast(tf.shape(padded)[1:3] - 1, tf.float32)
-        first_point = grid.start + margin
-        last_point = first_point + grid.step * (grid.num_points - 1)
-        corners = tf.concat([first_point / last, last_point / last], axis=-1)
-        pooled = tf.image.crop_and_resize(
+        start, step, num_points = grid
+        pooled = _crop_bins(
             padded,
-            tf.stop_gradient(corners),
+            SampleGrid(start + margin, step, num_points),
             tf.gather(image_indices, rows),
-            [grid.num_points, grid.num_points],
+            sampling_ratio,
         )
-        if sampling_ratio > 1:
-            pooled = tf.nn.avg_pool2d(pooled, sampling_ratio, sampling_ratio, "VALID")
         rows_of_level.append(tf.cast(rows, tf.int32))
         pooled_of_level.append(tf.cast(pooled, feature_map.dtype))
     return tf.dynamic_stitch(rows_of_level, pooled_of_level)
+
+
+def _crop_bins(
+    feature_map: Tensor, grid: SampleGrid, image_indices: Tensor, sampling_ratio: int
+) -> Tensor:
+    """Average the samples of each bin: (N, S, S, C) from one (B, h, w, C) map.
+
+    The first samples of all bins are one regular grid, the second ones another, and so
+    on. Cropped one after the other they take a fraction of the memory of all samples.
+    """
+    import tensorflow as tf
+
+    last = tf.cast(tf.shape(feature_map)[1:3] - 1, tf.float32)
+    bins = grid.num_points // sampling_ratio
+    bin_step = grid.step * sampling_ratio
+    pooled = None
+    for y in range(sampling_ratio):
+        for x in range(sampling_ratio):
+            first = grid.start + grid.step * tf.constant([[float(y), float(x)]])
+            corners = tf.concat([first, first + bin_step * (bins - 1)], axis=-1) / tf.tile(
+                last, [2]
+            )
+            with tf.control_dependencies([] if pooled is None else [pooled]):
+                sample = tf.image.crop_and_resize(
+                    feature_map, tf.stop_gradient(corners), image_indices, [bins, bins]
+                )
+            pooled = sample if pooled is None else pooled + sample
+    return pooled / sampling_ratio**2
