@@ -6,6 +6,7 @@
 from kvision.data.coco import coco, find_coco, split_coco
 from kvision.data.findings import DataError
 from kvision.data.images import load_image, resize_image, resized_size
+from kvision.data.shapes import shapes, shapes_coco
 from kvision.data.transforms import (
     CopyPaste,
     HorizontalFlip,
@@ -32,5 +33,7 @@ __all__ = [
     "load_image",
     "resize_image",
     "resized_size",
+    "shapes",
+    "shapes_coco",
     "split_coco",
 ]

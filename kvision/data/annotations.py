@@ -173,7 +173,8 @@ def _categories(items: list[Item], source: str, report: Report) -> dict[int, str
     names: dict[int, str] = {}
     for number, item in enumerate(items):
         where = f"{source}, category number {number}"
-        category_id, name = item.get("id"), item.get("name")
+        category_id: Any = item.get("id")
+        name = item.get("name")
         if not _is_id(category_id) or not isinstance(name, str) or not name:
             message = f"an integer id and a name expected, received {item!r:.80}"
             _error(report, "B2", where, message)
@@ -230,7 +231,8 @@ def _image_paths(
     paths: dict[int, tuple[str, Item]] = {}
     names: set[str] = set()
     for number, item in enumerate(items):
-        image_id, name = item.get("id"), item.get("file_name")
+        image_id: Any = item.get("id")
+        name = item.get("file_name")
         where = f"{source}, image {image_id!r}"
         if not _is_id(image_id) or not isinstance(name, str) or not name:
             where = f"{source}, image number {number}"
@@ -379,12 +381,12 @@ class _InstanceReader:
         if _hashable(item.get("category_id")) not in self.categories:
             message = f"unknown category_id {item.get('category_id')!r}"
             known = f"Known: {list(self.categories)[:20]}."
-            self._error("B2", where, message, known)
+            _error(self.report, "B2", where, message, known)
             return None
         try:
             segmentation = self._segmentation(item, size)
         except SegmentationError as error:
-            self._error(error.code, where, str(error), "Draw this object again.")
+            _error(self.report, error.code, where, str(error), "Draw it again.")
             return None
         box = self._box(item, segmentation, size, where)
         if box is None:
@@ -417,23 +419,22 @@ class _InstanceReader:
         """Choose the box: COCO's, or the extents of the mask where they disagree."""
         extents = segmentation.box if segmentation else None
         if segmentation and segmentation.is_empty():
-            return self._warn("B14", where, "the mask is empty; left out")
-        value = item.get("bbox")
+            self._warn("B14", where, "the mask is empty; left out")
+            return None
+        value: Any = item.get("bbox")
         if value is None and extents:
             message = "no bbox; taken from the segmentation"
             self.report.add(Finding("info", "B14", where, message))
             return self._clip(extents, size, where)
-        if not _is_box(value):
-            return self._error(
-                "B5", where, f"bbox of 4 numbers expected: {value!r:.60}"
-            )
-        if not all(map(math.isfinite, value)):
-            return self._error("B5", where, f"bbox {value} is not finite")
+        if not _is_box(value) or not all(map(math.isfinite, value)):
+            message = f"bbox {value!r:.80} is not 4 finite numbers"
+            _error(self.report, "B5", where, message)
+            return None
         x, y, width, height = value
         self.raw_boxes[item["image_id"]].append((item.get("id"), value))
         if width <= 0 or height <= 0:
-            message = f"bbox {value} has no area; left out"
-            return self._warn("B4", where, message)
+            self._warn("B4", where, f"bbox {value} has no area; left out")
+            return None
         box = (x, y, x + width, y + height)
         if extents and _iou(box, extents) < _DISAGREE:
             message = f"bbox {value} is not the box of its mask; the mask's is used"
@@ -449,7 +450,8 @@ class _InstanceReader:
         inside = (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height))
         if inside[2] <= inside[0] or inside[3] <= inside[1]:
             message = f"the box lies outside the {width} x {height} image; left out"
-            return self._warn("B6", where, message)
+            self._warn("B6", where, message)
+            return None
         # COCO's own boxes exceed their images by rounding; that is no finding.
         if max(abs(a - b) for a, b in zip(box, inside, strict=True)) > 1:
             message = f"the box reaches out of the {width} x {height} image; clipped"
@@ -458,9 +460,6 @@ class _InstanceReader:
 
     def _warn(self, code: str, where: str, message: str) -> None:
         self.report.add(Finding("warning", code, where, message))
-
-    def _error(self, code: str, where: str, message: str, remedy: str = "") -> None:
-        _error(self.report, code, where, message, remedy)
 
 
 def _is_box(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -46,9 +46,7 @@ def check(
     if images is None:
         from kvision.data.coco import find_coco
 
-        sets: list[DataSet] = [
-            (json, folder) for _, json, folder in find_coco(annotations)
-        ]
+        sets: list[DataSet] = [one[1:] for one in find_coco(annotations)]
     else:
         sets = [(annotations, images)]
     report = Report()
@@ -100,7 +98,7 @@ def _examine(one: DataSet, report: Report) -> tuple[list[Record], dict[int, str]
         return [], {}
 
 
-def _decode(records: list[Record]) -> "list[tuple[Record, bytes | DataError]]":
+def _decode(records: list[Record]) -> Iterator[tuple[Record, bytes | DataError]]:
     """Decode images in threads; yields a digest of the pixels or the error."""
 
     def digest(record: Record) -> bytes | DataError:
@@ -108,14 +106,15 @@ def _decode(records: list[Record]) -> "list[tuple[Record, bytes | DataError]]":
             image = load_image(record.path)
         except DataError as error:
             return error
-        return hashlib.blake2b(image, digest_size=16, person=_size_key(image)).digest()
+        return _digest(image)
 
     with ThreadPoolExecutor(_THREADS) as threads:
         yield from zip(records, threads.map(digest, records), strict=True)
 
 
-def _size_key(image: np.ndarray) -> bytes:
-    return f"{image.shape[0]}x{image.shape[1]}".encode()[:16]
+def _digest(image: np.ndarray) -> bytes:
+    size = f"{image.shape[0]}x{image.shape[1]}".encode()
+    return hashlib.blake2b(image.data, digest_size=16, person=size).digest()
 
 
 def _add_error(report: Report, record: Record, error: DataError) -> None:

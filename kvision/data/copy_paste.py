@@ -56,6 +56,10 @@ def _paste_rows(
             [uncovered["gt_labels"], tf.gather(donor["gt_labels"], rows)], axis=0
         ),
     }
+    if "image_sizes" in sample:
+        # Objects may land where this image has only padding.
+        sizes = tf.maximum(sample["image_sizes"], donor["image_sizes"])
+        merged["image_sizes"] = sizes
     return pad_rows(merged, sample["gt_labels"].shape[0])
 
 
@@ -81,7 +85,7 @@ def _read_on_grids(covered: tf.Tensor, boxes: tf.Tensor, cells: int) -> tf.Tenso
     step = (boxes[:, 2:] - boxes[:, :2]) / cells / 2
     first, last = boxes[:, :2] + step - 0.5, boxes[:, 2:] - step - 0.5
     # The op wants y, x of the outermost samples, as parts of the last pixel's number.
-    windows = tf.concat([first[:, ::-1], last[:, ::-1]], axis=1)
+    windows = tf.concat([tf.reverse(first, [1]), tf.reverse(last, [1])], axis=1)
     windows /= tf.constant([height - 1, width - 1] * 2, tf.float32)
     samples = tf.image.crop_and_resize(
         tf.cast(covered, tf.float32)[None, ..., None],

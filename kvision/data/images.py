@@ -303,8 +303,8 @@ def _refuse_unknown(path: str, head: bytes) -> NoReturn:
         kind = "SVG" if b"<svg" in text else "HTML or XML"
         _fail("A3", path, f"not an image, it is {kind}", _REPLACE)
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
-        start = head[:40].decode("ascii")
-        _fail("A3", path, f"not an image, it is text: {start!r}", _REPLACE)
+        line = head[:40].decode("ascii")
+        _fail("A3", path, f"not an image, it is text: {line!r}", _REPLACE)
     known = ", ".join(_FORMATS)
     _fail(
         "A3",

@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-__all__ = ["Segmentation", "crop_mask", "mask_extents", "parse_segmentation"]
+__all__ = [
+    "Segmentation",
+    "SegmentationError",
+    "crop_mask",
+    "crop_pixels",
+    "decompress",
+    "mask_extents",
+    "parse_segmentation",
+]
+
+Box = tuple[float, float, float, float]
 
 _MAX_POINTS = 1_000_000
 _THIN = 2.0  # pixels; a polygon thicker than this covers the centre of some pixel
@@ -37,7 +47,7 @@ class Segmentation:
     polygons: tuple[np.ndarray, ...]
     counts: bytes | None
     size: tuple[int, int]
-    box: tuple[float, float, float, float]
+    box: Box
 
     def is_empty(self) -> bool:
         """Whether it covers no pixel: a polygon can be too thin for any."""
@@ -81,30 +91,42 @@ def parse_segmentation(value: Any, size: tuple[int, int]) -> Segmentation:
     )
 
 
-def crop_mask(
-    segmentation: Segmentation, box: np.ndarray, cells: int | tuple[int, int]
-) -> np.ndarray:
+def crop_mask(segmentation: Segmentation, box: np.ndarray, cells: int) -> np.ndarray:
     """Measure how much of each cell of a grid over a box the mask covers.
 
     Args:
         segmentation: as from `parse_segmentation`.
         box: (4,) x1, y1, x2, y2 in pixels of the image, inside it, not empty.
-        cells: number of cells along both sides, or (rows, columns).
+        cells: number of cells along both sides.
 
     Returns:
-        (rows, columns) uint8 array, 255 where a cell is covered.
+        (cells, cells) uint8 array, 255 where a cell is covered.
     """
-    rows, columns = (cells, cells) if isinstance(cells, int) else cells
     x1, y1, x2, y2 = (float(edge) for edge in box)
-    left, top = int(x1), int(y1)
+    left, top = math.floor(x1), math.floor(y1)
     right, bottom = math.ceil(x2), math.ceil(y2)
-    pixels = _rasterise(segmentation, top, left, bottom, right).astype(np.float32)
-    covered = _mean_over_cells(pixels, y1 - top, y2 - top, rows)
-    covered = _mean_over_cells(covered.T, x1 - left, x2 - left, columns).T
+    pixels = _rasterise(segmentation, top, left, bottom, right)
+    return crop_pixels(pixels, (x1 - left, y1 - top, x2 - left, y2 - top), cells)
+
+
+def crop_pixels(pixels: np.ndarray, box: Box, cells: int) -> np.ndarray:
+    """Measure how much of each cell of a grid over a box is covered by pixels.
+
+    Args:
+        pixels: (H, W) array of 0 and 1.
+        box: x1, y1, x2, y2 inside it.
+        cells: number of cells along both sides.
+
+    Returns:
+        (cells, cells) uint8 array, 255 where a cell is covered.
+    """
+    x1, y1, x2, y2 = box
+    covered = _mean_over_cells(pixels, y1, y2, cells)
+    covered = _mean_over_cells(covered.T, x1, x2, cells).T
     return np.rint(covered * 255).clip(0, 255).astype(np.uint8)
 
 
-def mask_extents(counts: np.ndarray, size: tuple[int, int]) -> tuple[float, ...]:
+def mask_extents(counts: np.ndarray, size: tuple[int, int]) -> Box:
     """Find the box of an RLE.
 
     Args:
@@ -186,7 +208,7 @@ def _parse_polygon(polygon: Any, size: tuple[int, int]) -> np.ndarray:
     return points
 
 
-def _polygon_extents(polygons: tuple[np.ndarray, ...]) -> tuple[float, ...]:
+def _polygon_extents(polygons: tuple[np.ndarray, ...]) -> Box:
     points = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
     x, y = points[0::2], points[1::2]
     return (float(x.min()), float(y.min()), float(x.max()), float(y.max()))

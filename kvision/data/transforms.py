@@ -9,8 +9,8 @@ Three kinds:
   see the sample in the model's input size.
 - `CopyPaste` takes objects from another sample of the batch, so it comes last.
 
-Sample: see `kvision.data.warp`. Seed: (2,) int32 tensor, as for `tf.random.stateless_*`;
-the same seed gives the same result.
+Sample: see `kvision.data.warp`. Seed: (2,) int32 tensor, as for
+`tf.random.stateless_uniform`; the same seed gives the same result.
 """
 
 import math
