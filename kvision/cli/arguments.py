@@ -51,9 +51,8 @@ def load_detector(path: Path) -> Detector:
 
 def _file_of_run(folder: Path) -> Path:
     for name in _OF_A_RUN:
-        for file in (folder / name, folder / "weights" / name):
-            if file.exists():
-                return file
+        if (folder / name).exists():
+            return folder / name
     raise ValueError(
         f"{folder} is not the folder of a training run: it has no {_OF_A_RUN[0]} or "
         f"{_OF_A_RUN[1]}"
