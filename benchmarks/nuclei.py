@@ -63,7 +63,9 @@ def store_batches(data: Path, path: Path, number: int, batch_size: int) -> None:
             ("masks", bitmaps),
         ):
             stored[name].append(value)
-    np.savez_compressed(path, **{name: np.stack(value) for name, value in stored.items()})
+    np.savez_compressed(
+        path, **{name: np.stack(value) for name, value in stored.items()}
+    )
 
 
 def run(command: list[str]) -> dict:

@@ -43,7 +43,7 @@ def batches_of(path: str) -> tf.data.Dataset:
 
 
 def positives_per_image(model: keras.Model, dataset: tf.data.Dataset) -> float:
-    """Count the positive regions that the trained model samples: the mask head's work."""
+    """Count the positive regions that are sampled: the mask head's work."""
     parts = model._compute_losses
     counts = []
     for images, targets in dataset.take(3):

@@ -58,7 +58,11 @@ def batches_of(path: str, channels_last: bool) -> list:
     stored = np.load(path)
     batches = []
     for images, boxes, counts, masks in zip(
-        stored["images"], stored["boxes"], stored["counts"], stored["masks"], strict=True
+        stored["images"],
+        stored["boxes"],
+        stored["counts"],
+        stored["masks"],
+        strict=True,
     ):
         inputs, targets = [], []
         for i, count in enumerate(counts):

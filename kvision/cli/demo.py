@@ -51,11 +51,12 @@ def run(output: Path, seed: int) -> dict[str, Any]:
     test = shapes(
         num_images=_TEST_IMAGES, image_size=_SIZE, batch_size=_BATCH, seed=seed + 1
     )
-    model = demo_model(train.class_names)
+    policy = fastest_policy()
+    model = demo_model(train.class_names, policy)
     _compile(model, _EPOCHS * (_TRAIN_IMAGES // _BATCH))
     console.print(
         f"Training on {_TRAIN_IMAGES} images of {_SIZE[0]} x {_SIZE[1]} pixels in "
-        f"{model.dtype_policy.name}, {model.count_params():,} parameters"
+        f"{policy}, {model.count_params():,} parameters"
     )
     model.fit(train, epochs=_EPOCHS, shuffle=False)
 
@@ -91,17 +92,16 @@ def run(output: Path, seed: int) -> dict[str, Any]:
     return result
 
 
-def demo_model(class_names: list[str]) -> keras.Model:
+def demo_model(class_names: list[str], policy: str) -> keras.Model:
     """Build a Mask R-CNN that learns shapes from nothing in a few minutes.
 
     Args:
         class_names: names of the classes.
+        policy: dtype policy.
 
     Returns:
-        The detector: a backbone of its own and narrow heads, in the precision this
-        machine is fastest in.
+        The detector: a backbone of its own and narrow heads.
     """
-    policy = fastest_policy()
     return kv.models.mask_rcnn(
         _small_backbone(policy),
         class_names=class_names,

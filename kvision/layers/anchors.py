@@ -50,7 +50,7 @@ class Anchors(keras.layers.Layer):
         return [len(sizes) * len(self.aspect_ratios) for sizes in self.sizes]
 
     def call(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Make {"P2": (h * w * anchors, 4), ...} in pixels from {"P2": (B, h, w, C)}."""
+        """Make {"P2": (h * w * anchors, 4), ...} in pixels for {"P2": (B, h, w, C)}."""
         if len(features) != len(self.sizes):
             raise ValueError(
                 f"sizes must have one entry for each of the {len(features)} levels "
@@ -73,9 +73,7 @@ class Anchors(keras.layers.Layer):
         """Count the anchors of each level."""
         return {
             name: (input_shape[name][1] * input_shape[name][2] * number, 4)
-            for name, number in zip(
-                sorted(input_shape), self.num_anchors, strict=True
-            )
+            for name, number in zip(sorted(input_shape), self.num_anchors, strict=True)
         }
 
     def get_config(self) -> dict[str, Any]:

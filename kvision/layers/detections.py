@@ -107,7 +107,9 @@ class DetectionSelection(keras.layers.Layer):
             "num_detections": ops.sum(ops.cast(is_kept, "int32"), axis=1),
         }
 
-    def _decode(self, box_deltas: Tensor, proposals: Tensor, candidates: Tensor) -> Tensor:
+    def _decode(
+        self, box_deltas: Tensor, proposals: Tensor, candidates: Tensor
+    ) -> Tensor:
         """Decode the boxes of the candidates only: (B, count) rows of R * K."""
         regions, num_classes = box_deltas.shape[1:3]
         deltas = ops.reshape(box_deltas, (-1, regions * num_classes, 4))

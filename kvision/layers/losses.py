@@ -35,7 +35,10 @@ class RPNLoss(keras.layers.Layer):
         self.beta = beta
 
     def call(
-        self, objectness_logits: Tensor, anchor_deltas: Tensor, targets: dict[str, Tensor]
+        self,
+        objectness_logits: Tensor,
+        anchor_deltas: Tensor,
+        targets: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """Compare predictions with sampled targets.
 
@@ -124,7 +127,9 @@ class MaskLoss(keras.layers.Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
 
-    def call(self, mask_logits: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    def call(
+        self, mask_logits: Tensor, targets: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Compare (N, m, m) logits with what `MaskTargets` returns.
 
         Returns:

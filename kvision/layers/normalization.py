@@ -83,9 +83,7 @@ def _as_sequence(value: Sequence[float] | float) -> Sequence[float]:
     return [value] if isinstance(value, int | float) else value
 
 
-def _pairs(
-    mean: Sequence[float], std: Sequence[float]
-) -> list[tuple[float, float]]:
+def _pairs(mean: Sequence[float], std: Sequence[float]) -> list[tuple[float, float]]:
     length = max(len(mean), len(std))
     return list(
         zip(
@@ -133,9 +131,10 @@ class FrozenBatchNormalization(keras.layers.Layer):
         variance = ops.cast(self.moving_variance, "float32")
         gamma = ops.cast(self.gamma, "float32")
         scale = gamma * ops.rsqrt(variance + self.epsilon)
-        shift = ops.cast(self.beta, "float32") - ops.cast(
-            self.moving_mean, "float32"
-        ) * scale
+        shift = (
+            ops.cast(self.beta, "float32")
+            - ops.cast(self.moving_mean, "float32") * scale
+        )
         return inputs * ops.cast(scale, inputs.dtype) + ops.cast(shift, inputs.dtype)
 
     def compute_output_shape(

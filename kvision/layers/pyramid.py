@@ -19,10 +19,8 @@ class FeaturePyramid(keras.layers.Layer):
     size, and is smoothed by a 3x3 convolution. One more level for the RPN is the
     coarsest one at every second cell.
 
-    Example:
-
-        pyramid = FeaturePyramid(channels=256)
-        maps = pyramid({"C2": c2, "C3": c3, "C4": c4, "C5": c5})  # "P2" .. "P6"
+    `FeaturePyramid(channels=256)({"C2": c2, "C3": c3, "C4": c4, "C5": c5})` returns
+    the maps "P2" to "P6".
 
     Args:
         channels: width of the output maps.

@@ -96,15 +96,15 @@ class BoxHead(keras.layers.Layer):
         hidden = ops.reshape(pooled, (-1, *bins))
         for conv in self.convs:
             hidden = conv(hidden)
-        hidden = ops.reshape(hidden, (-1, hidden.shape[1] * hidden.shape[2] * hidden.shape[3]))
+        hidden = ops.reshape(
+            hidden, (-1, hidden.shape[1] * hidden.shape[2] * hidden.shape[3])
+        )
         for dense in self.denses:
             hidden = dense(hidden)
         class_logits = ops.reshape(
             self.classes(hidden), (-1, number, self.num_classes + 1)
         )
-        box_deltas = ops.reshape(
-            self.deltas(hidden), (-1, number, self.num_classes, 4)
-        )
+        box_deltas = ops.reshape(self.deltas(hidden), (-1, number, self.num_classes, 4))
         return class_logits, box_deltas
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[Shape, Shape]:

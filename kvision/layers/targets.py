@@ -28,7 +28,7 @@ def _match_candidates(
     negative_iou_threshold: float,
     allow_low_quality: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Match (B or 1, N, 4) candidates to padded ground truth, sparing ignore regions."""
+    """Match (B or 1, N, 4) candidates to ground truth, sparing ignore regions."""
     is_object = gt_labels >= 0
     indices, verdicts = match(
         box_ops.iou(gt_boxes, candidates),
@@ -281,7 +281,9 @@ class MaskTargets(keras.layers.Layer):
     # of the convolutions are prepared for few different sizes.
     _GRANULE = 32
 
-    def __init__(self, max_positives: int = 128, mask_size: int = 28, **kwargs: Any) -> None:
+    def __init__(
+        self, max_positives: int = 128, mask_size: int = 28, **kwargs: Any
+    ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.max_positives = max_positives
         self.mask_size = mask_size

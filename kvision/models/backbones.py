@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,10 @@ def _torchvision_resnet(
     batch_norm_epsilon: float,
     dtype: Any,
 ) -> keras.Model:
+    # Keras finds weights in a file by the class of their layer: load, then freeze.
+    freeze_now = freeze_batch_norm and weights is None
     model = resnet.resnet(
-        variant, image_size, num_channels, freeze_batch_norm, batch_norm_epsilon, dtype
+        variant, image_size, num_channels, freeze_now, batch_norm_epsilon, dtype
     )
     if weights == "imagenet":
         raise ValueError(
@@ -107,6 +110,7 @@ def _torchvision_resnet(
         )
     if weights is not None:
         model.load_weights(_existing(weights))
+        return _freeze_batch_norm(model) if freeze_batch_norm else model
     return model
 
 
@@ -142,9 +146,9 @@ def _application(
         close = difflib.get_close_matches(_plain(name), known, n=3)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise ValueError(
-            "backbone must be 'resnet50', 'resnet101', the name of a keras.applications "
-            f"model such as 'mobilenet_v2', or a keras.Model. Received: "
-            f"backbone={name!r}.{hint}"
+            "backbone must be 'resnet50', 'resnet101', the name of a "
+            "keras.applications model such as 'mobilenet_v2', or a keras.Model. "
+            f"Received: backbone={name!r}.{hint}"
         )
     if weights not in (None, "imagenet"):
         weights = _existing(weights)
@@ -161,12 +165,15 @@ def _application(
     try:
         # keras.applications takes no dtype; its layers follow the global policy.
         keras.config.set_dtype_policy(dtype or previous)
-        return builder(
-            include_top=False,
-            weights=weights,
-            input_shape=(*image_size, num_channels),
-            **arguments,
-        )
+        with warnings.catch_warnings():
+            # Other sizes than 224 and other channels than RGB are meant.
+            warnings.filterwarnings("ignore", ".*(input_shape|input channels)")
+            return builder(
+                include_top=False,
+                weights=weights,
+                input_shape=(*image_size, num_channels),
+                **arguments,
+            )
     finally:
         keras.config.set_dtype_policy(previous)
 
@@ -176,9 +183,12 @@ def _with_levels(
 ) -> keras.Model:
     """Give the last feature map of each stride the names C2 to C5."""
     outputs = model.output
-    if isinstance(outputs, dict) and {f"C{level}" for level in _LEVELS} <= set(outputs):
+    names = [f"C{level}" for level in _LEVELS]
+    if isinstance(outputs, dict) and sorted(outputs) == names:
         return model
-    if isinstance(getattr(model, "pyramid_outputs", None), dict):  # KerasHub, KerasCV
+    if isinstance(outputs, dict) and set(names) <= set(outputs):
+        found = {int(name[1:]): outputs[name] for name in names}
+    elif isinstance(getattr(model, "pyramid_outputs", None), dict):  # Keras CV and Hub
         found = {
             int(name[1:]): tensor for name, tensor in model.pyramid_outputs.items()
         }
@@ -188,24 +198,38 @@ def _with_levels(
     if missing:
         raise ValueError(
             f"backbone {model.name!r} has no feature map of stride {missing} at "
-            f"image_size={image_size}. Use one with maps of strides 4, 8, 16 and 32, or "
-            'a model whose outputs are named "C2" to "C5".'
+            f"image_size={image_size}. Use one with maps of strides 4, 8, 16 and 32, "
+            'or a model whose outputs are named "C2" to "C5".'
         )
     features = {f"C{level}": found[level] for level in _LEVELS}
-    return keras.Model(model.inputs, features, name=model.name)
+    # Not the list of inputs: Keras would warn that it is called with a tensor.
+    return keras.Model(model.inputs[0], features, name=model.name)
 
 
-def _last_of_each_stride(model: keras.Model, image_size: tuple[int, int]) -> dict[int, Any]:
+def _last_of_each_stride(
+    model: keras.Model, image_size: tuple[int, int]
+) -> dict[int, Any]:
+    """Find the last map of each stride on which all that is deeper depends.
+
+    A map inside a block that a shortcut bypasses may come later, but it is only a part
+    of what is known there: in a ResNet of version 2, a quarter of the channels.
+    """
     sizes = {
         tuple(-(-side // 2**level) for side in image_size): level for level in _LEVELS
     }
-    # A later map of the same size replaces an earlier one: it has seen more layers.
-    return {
-        sizes[tensor.shape[1:3]]: tensor
-        for layer in model.layers
-        for tensor in ([layer.output] if not isinstance(layer.output, list | dict) else [])
-        if len(tensor.shape) == 4 and tensor.shape[1:3] in sizes
-    }
+    position = {operation: i for i, operation in enumerate(model.operations)}
+    anywhere, unbypassed = {}, {}
+    farthest = 0  # the last operation that uses what an earlier one has made
+    for i, operation in enumerate(model.operations):
+        shape = getattr(operation.output, "shape", ())
+        if len(shape) == 4 and shape[1:3] in sizes:
+            level = sizes[shape[1:3]]
+            anywhere[level] = operation.output
+            if farthest <= i:
+                unbypassed[level] = operation.output
+        users = (node.operation for node in operation._outbound_nodes)
+        farthest = max(farthest, *(position.get(user, 0) for user in users), 0)
+    return anywhere | unbypassed
 
 
 def _freeze_batch_norm(model: keras.Model) -> keras.Model:

@@ -102,8 +102,8 @@ class Detector(keras.Model):
         for argument, value in (("loss", loss), ("metrics", metrics)):
             if value is not None:
                 raise ValueError(
-                    f"A detector has its own losses and takes no {argument}=. Received: "
-                    f"{argument}={value!r}. Scores come from "
+                    f"A detector has its own losses and takes no {argument}=. "
+                    f"Received: {argument}={value!r}. Scores come from "
                     "kvision.callbacks.COCOMetrics."
                 )
         if jit_compile == "auto":
@@ -170,7 +170,9 @@ class Detector(keras.Model):
         return config
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Detector":
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "Detector":
         """Build both compositions anew; weights are loaded by Keras afterwards."""
         from kvision.models.rcnn import build_rcnn
 

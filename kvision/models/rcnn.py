@@ -367,7 +367,8 @@ def _check(arguments: dict[str, Any]) -> None:
         )
     if arguments["resize"] not in ("pad", "stretch"):
         raise ValueError(
-            f'resize must be "pad" or "stretch". Received: resize={arguments["resize"]!r}'
+            'resize must be "pad" or "stretch". Received: '
+            f"resize={arguments['resize']!r}"
         )
     if len(arguments["anchor_sizes"]) != 5:
         raise ValueError(

@@ -1,5 +1,6 @@
 """ResNet-50 and ResNet-101 in torchvision's layout, as backbones: C2 to C5."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -48,20 +49,48 @@ def resnet(
             f"variant must be one of {sorted(VARIANTS)}. Received: variant={variant!r}"
         )
 
-    def normalization(name: str) -> keras.layers.Layer:
-        if freeze_batch_norm:
-            return FrozenBatchNormalization(batch_norm_epsilon, dtype=dtype, name=name)
+    make = _LayerMaker(freeze_batch_norm, batch_norm_epsilon, dtype)
+    images = keras.Input((*image_size, num_channels), name="images")
+    x = make.relu(make.convolution(images, 64, 7, 2, "conv1", "bn1"), "relu")
+    x = keras.layers.ZeroPadding2D(1, dtype=dtype, name="maxpool_pad")(x)
+    x = keras.layers.MaxPooling2D(3, 2, dtype=dtype, name="maxpool")(x)
+    features = {}
+    for stage, blocks in enumerate(VARIANTS[variant], start=1):
+        for block in range(blocks):
+            strides = 2 if stage > 1 and block == 0 else 1
+            name = f"layer{stage}_{block}"
+            x = make.bottleneck(x, 64 * 2 ** (stage - 1), strides, name)
+        features[f"C{stage + 1}"] = x
+    return keras.Model(images, features, name=variant)
+
+
+@dataclass(frozen=True)
+class _LayerMaker:
+    """Make the pieces of a residual network with the same options everywhere."""
+
+    freeze_batch_norm: bool
+    batch_norm_epsilon: float
+    dtype: Any
+
+    def normalization(self, name: str) -> keras.layers.Layer:
+        """Make a batch normalisation, or the frozen form of it."""
+        if self.freeze_batch_norm:
+            return FrozenBatchNormalization(
+                self.batch_norm_epsilon, dtype=self.dtype, name=name
+            )
         return keras.layers.BatchNormalization(
-            momentum=0.9, epsilon=batch_norm_epsilon, dtype=dtype, name=name
+            momentum=0.9, epsilon=self.batch_norm_epsilon, dtype=self.dtype, name=name
         )
 
     def convolution(
-        x: Any, filters: int, kernel_size: int, strides: int, conv: str, norm: str
+        self, x: Any, filters: int, kernel_size: int, strides: int, conv: str, norm: str
     ) -> Any:
+        """Apply a convolution, padded symmetrically, and its normalisation."""
         padding = "same"
         if strides > 1 and kernel_size > 1:
-            margin = kernel_size // 2
-            x = keras.layers.ZeroPadding2D(margin, dtype=dtype, name=f"{conv}_pad")(x)
+            x = keras.layers.ZeroPadding2D(
+                kernel_size // 2, dtype=self.dtype, name=f"{conv}_pad"
+            )(x)
             padding = "valid"
         x = keras.layers.Conv2D(
             filters,
@@ -70,18 +99,20 @@ def resnet(
             padding,
             use_bias=False,
             kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out"),
-            dtype=dtype,
+            dtype=self.dtype,
             name=conv,
         )(x)
-        return normalization(norm)(x)
+        return self.normalization(norm)(x)
 
-    def relu(x: Any, name: str) -> Any:
-        return keras.layers.ReLU(dtype=dtype, name=name)(x)
+    def relu(self, x: Any, name: str) -> Any:
+        """Apply a rectifier."""
+        return keras.layers.ReLU(dtype=self.dtype, name=name)(x)
 
-    def bottleneck(x: Any, filters: int, strides: int, name: str) -> Any:
+    def bottleneck(self, x: Any, filters: int, strides: int, name: str) -> Any:
+        """Apply a block of three convolutions and a shortcut."""
         shortcut = x
         if strides > 1 or x.shape[-1] != 4 * filters:
-            shortcut = convolution(
+            shortcut = self.convolution(
                 x,
                 4 * filters,
                 1,
@@ -89,23 +120,10 @@ def resnet(
                 f"{name}_downsample_0",
                 f"{name}_downsample_1",
             )
-        x = convolution(x, filters, 1, 1, f"{name}_conv1", f"{name}_bn1")
-        x = relu(x, f"{name}_relu1")
-        x = convolution(x, filters, 3, strides, f"{name}_conv2", f"{name}_bn2")
-        x = relu(x, f"{name}_relu2")
-        x = convolution(x, 4 * filters, 1, 1, f"{name}_conv3", f"{name}_bn3")
-        x = keras.layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut])
-        return relu(x, f"{name}_relu3")
-
-    images = keras.Input((*image_size, num_channels), name="images")
-    x = relu(convolution(images, 64, 7, 2, "conv1", "bn1"), "relu")
-    x = keras.layers.ZeroPadding2D(1, dtype=dtype, name="maxpool_pad")(x)
-    x = keras.layers.MaxPooling2D(3, 2, dtype=dtype, name="maxpool")(x)
-    features = {}
-    for stage, blocks in enumerate(VARIANTS[variant], start=1):
-        for block in range(blocks):
-            strides = 2 if stage > 1 and block == 0 else 1
-            name = f"layer{stage}_{block}"
-            x = bottleneck(x, 64 * 2 ** (stage - 1), strides, name)
-        features[f"C{stage + 1}"] = x
-    return keras.Model(images, features, name=variant)
+        x = self.convolution(x, filters, 1, 1, f"{name}_conv1", f"{name}_bn1")
+        x = self.relu(x, f"{name}_relu1")
+        x = self.convolution(x, filters, 3, strides, f"{name}_conv2", f"{name}_bn2")
+        x = self.relu(x, f"{name}_relu2")
+        x = self.convolution(x, 4 * filters, 1, 1, f"{name}_conv3", f"{name}_bn3")
+        x = keras.layers.Add(dtype=self.dtype, name=f"{name}_add")([x, shortcut])
+        return self.relu(x, f"{name}_relu3")

@@ -39,7 +39,7 @@ def grouped_nms(
         max_outputs: number of boxes M to keep over all groups of an image.
 
     Returns:
-        indices: (B, M) int32 tensor of rows of `boxes`, scores descending, 0 as filling.
+        indices: (B, M) int32 tensor of rows of `boxes`, best first, 0 as filling.
         is_kept: (B, M) bool tensor, False for filling.
     """
     columns = int(num_groups**0.5 + 0.999)
