@@ -97,17 +97,17 @@ def _torchvision_resnet(
     batch_norm_epsilon: float,
     dtype: Any,
 ) -> keras.Model:
-    # Keras finds weights in a file by the class of their layer: load, then freeze.
-    freeze_now = freeze_batch_norm and weights is None
-    model = resnet.resnet(
-        variant, image_size, num_channels, freeze_now, batch_norm_epsilon, dtype
-    )
     if weights == "imagenet":
         raise ValueError(
             f'weights="imagenet" of {variant!r} are torchvision\'s and cannot be '
             "downloaded yet. Convert them to a Keras weights file and give its path, "
             "or use a keras.applications backbone such as 'mobilenet_v2'."
         )
+    # Keras finds weights in a file by the class of their layer: load, then freeze.
+    freeze_now = freeze_batch_norm and weights is None
+    model = resnet.resnet(
+        variant, image_size, num_channels, freeze_now, batch_norm_epsilon, dtype
+    )
     if weights is not None:
         model.load_weights(_existing(weights))
         return _freeze_batch_norm(model) if freeze_batch_norm else model
