@@ -11,9 +11,12 @@ averaged. The modes differ only in where the grid lies:
                        ones on the corners of the region, coordinates relative to the
                        outermost cell centres
 
-Two formulations compute the same numbers: gathers of the four neighbours of each sample,
-for XLA, TFLite and other backends; and TensorFlow's fused kernel, three to five times
-faster in a plain graph on a CPU.
+Two formulations compute the same numbers: gathers of the four neighbours of each
+sample, for XLA, TFLite and other backends; and TensorFlow's fused kernel, three to five
+times faster in a plain graph on a CPU. The gradient of that kernel is not used: its
+threads add to the same cells without a lock and lose some of the terms (TensorFlow
+issue 42033). A product with a sparse matrix takes its place; it repeats to the last bit
+and is faster.
 """
 
 from collections.abc import Mapping
@@ -191,11 +194,34 @@ def _pool_by_gather(
     the largest intermediate tensor at the size of the result.
     """
     levels = sorted(features)
-    sizes = [tuple(features[level].shape[1:3]) for level in levels]
     channels = features[levels[0]].shape[-1]
     cells = ops.concatenate(
         [ops.reshape(features[level], (-1, channels)) for level in levels], axis=0
     )
+    taps = _taps(
+        features, rois, image_indices, roi_levels, grid_of, margin, sampling_ratio
+    )
+    gather = _chained_gather if tracing_for_tflite() else _weighted_gather
+    return gather(cells, *taps)
+
+
+def _taps(
+    features: Mapping[int, Tensor],
+    rois: Tensor,
+    image_indices: Tensor,
+    roi_levels: Tensor,
+    grid_of: Any,
+    margin: int,
+    sampling_ratio: int,
+) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+    """Tell which cells of all levels laid end to end make up each bin.
+
+    Returns:
+        Per region, the number of its map's first cell and the width of its map, both
+        (N,) int32; then the rows and the columns of its bins: see `_neighbours`.
+    """
+    levels = sorted(features)
+    sizes = [ops.shape(features[level])[1:3] for level in levels]
     batch = ops.shape(features[levels[0]])[0]
     areas = [height * width for height, width in sizes]
     starts = [sum(areas[:i]) for i in range(len(areas))]
@@ -211,9 +237,7 @@ def _pool_by_gather(
     grid = grid_of(rois, ops.cast(map_size, "float32"), stride[:, None])
     rows = _neighbours(grid, 0, map_size[:, 0], margin, sampling_ratio)
     columns = _neighbours(grid, 1, map_size[:, 1], margin, sampling_ratio)
-
-    gather = _chained_gather if tracing_for_tflite() else _weighted_gather
-    return gather(cells, origin, map_size[:, 1], rows, columns)
+    return origin, map_size[:, 1], rows, columns
 
 
 def _chained_gather(
@@ -280,13 +304,15 @@ def _weighted_gather(
                 row = tuple(part[pair // len(columns)] for part in row_stack)
                 column = tuple(part[pair % len(columns)] for part in column_stack)
                 index, weight = term(row, column)
-                values = ops.reshape(upstream * weight, (-1, cells.shape[-1]))
+                values = ops.cast(upstream * weight, "float32")
+                values = ops.reshape(values, (-1, cells.shape[-1]))
                 return total + ops.segment_sum(
                     values, ops.reshape(index, (-1,)), num_segments=ops.shape(cells)[0]
                 )
 
             pairs = len(rows) * len(columns)
-            return ops.fori_loop(0, pairs, add_pair, ops.zeros_like(cells))
+            zeros = ops.zeros_like(cells, dtype="float32")
+            return ops.cast(ops.fori_loop(0, pairs, add_pair, zeros), cells.dtype)
 
         return pooled, gradient
 
@@ -323,6 +349,74 @@ def _neighbours(
 
 
 def _pool_fused(
+    features: Mapping[int, Tensor],
+    rois: Tensor,
+    image_indices: Tensor,
+    roi_levels: Tensor,
+    grid_of: Any,
+    margin: int,
+    sampling_ratio: int,
+) -> Tensor:
+    """Pool with TensorFlow's fused kernel, and a gradient that can be relied on."""
+    import tensorflow as tf
+
+    levels = sorted(features)
+    regions = (rois, image_indices, roi_levels, grid_of, margin, sampling_ratio)
+
+    @tf.custom_gradient
+    def pool(*maps: Tensor) -> tuple[Tensor, Any]:
+        def gradient(upstream: Tensor) -> list[Tensor]:
+            taps = _taps(dict(zip(levels, maps, strict=True)), *regions)
+            return _spread(upstream, maps, *taps)
+
+        by_level = dict(zip(levels, maps, strict=True))
+        return _crop_and_average(by_level, *regions), gradient
+
+    return pool(*(features[level] for level in levels))
+
+
+def _spread(
+    upstream: Tensor,
+    maps: tuple[Tensor, ...],
+    origin: Tensor,
+    width: Tensor,
+    rows: list[tuple[Tensor, Tensor]],
+    columns: list[tuple[Tensor, Tensor]],
+) -> list[Tensor]:
+    """Bring (N, S, S, C) gradients of bins back to the maps.
+
+    Pooling is a sparse matrix with one row a bin and one column a cell; this multiplies
+    with its transpose.
+    """
+    import tensorflow as tf
+
+    pairs = [(row, column) for row in rows for column in columns]
+    lines = [origin[:, None] + y * width[:, None] for (y, _), _ in pairs]
+    cells = [
+        line[:, :, None] + x[:, None, :]
+        for line, (_, (x, _)) in zip(lines, pairs, strict=True)
+    ]
+    weights = [v[:, :, None] * u[:, None, :] for (_, v), (_, u) in pairs]
+    cell = tf.cast(tf.reshape(tf.stack(cells, axis=-1), [-1]), tf.int64)
+
+    channels = maps[0].shape[-1]
+    bins = tf.reshape(tf.cast(upstream, tf.float32), (-1, channels))
+    number = tf.shape(bins, out_type=tf.int64)[0]
+    sizes = [tf.size(values, tf.int64) // channels for values in maps]
+    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.stack([tf.repeat(tf.range(number), len(pairs)), cell], axis=1),
+        values=tf.reshape(tf.stack(weights, axis=-1), [-1]),
+        dense_shape=tf.stack([number, sum(sizes)]),
+    )
+    matrix = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
+    spread = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=bins)
+    return [
+        tf.cast(tf.reshape(part, tf.shape(values)), values.dtype)
+        for part, values in zip(tf.split(spread, sizes), maps, strict=True)
+    ]
+
+
+def _crop_and_average(
     features: Mapping[int, Tensor],
     rois: Tensor,
     image_indices: Tensor,
@@ -374,9 +468,9 @@ def _crop_bins(
     for y in range(sampling_ratio):
         for x in range(sampling_ratio):
             first = grid.start + grid.step * tf.constant([[float(y), float(x)]])
-            corners = tf.concat([first, first + bin_step * (bins - 1)], axis=-1) / tf.tile(
-                last, [2]
-            )
+            corners = tf.concat(
+                [first, first + bin_step * (bins - 1)], axis=-1
+            ) / tf.tile(last, [2])
             with tf.control_dependencies([] if pooled is None else [pooled]):
                 sample = tf.image.crop_and_resize(
                     feature_map, tf.stop_gradient(corners), image_indices, [bins, bins]

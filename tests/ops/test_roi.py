@@ -177,6 +177,39 @@ def test_gradient_equals_differences(pool: Callable, mode: str) -> None:
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
+def crowded_gradient(pool: Callable, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient of a small map under 600 regions, twice."""
+    rng = np.random.default_rng(4)
+    corners = rng.uniform(0, 128, (600, 2, 2))
+    rois = np.concatenate([corners.min(1), corners.max(1)], 1).astype("f4")
+    upstream = tf.constant(rng.normal(0.5, 1, (600, 7, 7, 16)).astype("f4"))
+    features = tf.zeros((1, 32, 32, 16), dtype)
+
+    def run() -> np.ndarray:
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            pooled = multilevel_roi_align(
+                {2: features}, rois, np.zeros(600, "i4"), (128, 128), 7
+            )
+            loss = tf.reduce_sum(tf.cast(pooled, "float32") * upstream)
+        return to_numpy(tf.cast(tape.gradient(loss, features), "float32"))
+
+    return run(), run()
+
+
+def test_gradient_repeats_to_the_last_bit(pool: Callable) -> None:
+    """That of `tf.image.crop_and_resize` loses terms where threads meet in a cell."""
+    first, second = crowded_gradient(pool, "float32")
+    np.testing.assert_array_equal(first, second)
+
+
+def test_gradient_is_summed_in_float32(pool: Callable) -> None:
+    """A sum of hundreds of terms in bfloat16 stops growing."""
+    exact, _ = crowded_gradient(pool, "float32")
+    half, _ = crowded_gradient(pool, "bfloat16")
+    assert np.abs(half - exact).max() < 0.005 * np.abs(exact).max()
+
+
 def test_no_gradient_flows_into_regions(pool: Callable) -> None:
     rois = tf.Variable(ROIS[:2])
     with tf.GradientTape() as tape:
