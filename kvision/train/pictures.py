@@ -16,7 +16,7 @@ __all__ = ["draw_curves", "draw_training", "draw_validation"]
 _log = logging.getLogger("kvision.train")
 
 _TILES = 16
-_TILE = 512  # pixels
+_TILE = 384  # pixels
 
 
 def draw_training(dataset: Any, class_names: list[str], path: Path) -> None:
@@ -50,7 +50,7 @@ def draw_validation(
     Args:
         model: a detector.
         dataset: the validation set.
-        folder: where to write `IMAGE_ID.png`.
+        folder: where to write `IMAGE_ID.jpg`.
         number: how many images, the first of the set.
         score_threshold: the least score that is drawn.
     """
@@ -58,7 +58,7 @@ def draw_validation(
         _truth_and_found(model, dataset, score_threshold), number
     ):
         picture = side_by_side(truth.draw(show_scores=False), found.draw())
-        save_picture(picture, folder / f"{image_id}.png")
+        save_picture(picture, folder / f"{image_id}.jpg")
 
 
 def draw_curves(results: Path, path: Path) -> bool:

@@ -32,7 +32,7 @@ from kvision.train.run_folder import (
     name_of_data,
     read_recipe,
 )
-from kvision.train.saving import save_model
+from kvision.train.saving import load_weights, save_model
 from kvision.train.sources import Sources, find_sources
 from kvision.train.state import restore
 from kvision.train.validation import Validation
@@ -79,8 +79,8 @@ def fit(
     """Train a detector as a recipe says, or go on with a run.
 
     The run folder receives `recipe.yaml` with every default filled in,
-    `environment.yaml`, `train_images.png`, and as it goes `results.csv`, `curves.png`,
-    `best.keras`, `best.json`, `validation/*.png`, `checkpoints/`; at the end
+    `environment.yaml`, `train_images.jpg`, and as it goes `results.csv`, `curves.png`,
+    `best.keras`, `best.json`, `validation/*.jpg`, `checkpoints/`; at the end
     `last.keras`.
 
     Ctrl-C and SIGTERM end the run after the step in work: a checkpoint is written
@@ -163,7 +163,7 @@ class _Run:
         model = build_model(recipe, train_set.class_names, steps)
         check_monitor(recipe, model, val_set is not None)
         folder = make_folder(runs, name or name_of_data(recipe.data))
-        draw_training(train_set, model.class_names, folder / "train_images.png")
+        draw_training(train_set, model.class_names, folder / "train_images.jpg")
         return cls(
             folder=folder,
             recipe=recipe,
@@ -323,7 +323,7 @@ class _Run:
         self._save_last()
         scores: dict[str, Any] = {}
         if validation.best_path.exists():
-            self.model.load_weights(validation.best_path)
+            load_weights(self.model, validation.best_path)
             scores = json.loads((self.folder / "best.json").read_text(encoding="utf-8"))
             validation.set_model(self.model)
             validation.draw()

@@ -8,7 +8,7 @@ import keras
 
 from kvision.train.files import replacing
 
-__all__ = ["save_model"]
+__all__ = ["load_weights", "save_model"]
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -22,6 +22,17 @@ def save_model(model: keras.Model, path: Path) -> None:
     """
     with replacing(path) as unfinished, _uncompiled(model):
         model.save(unfinished)
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Put the weights of a file of `save_model` into the model it was made of.
+
+    Args:
+        model: the model, compiled or not.
+        path: the file.
+    """
+    with _uncompiled(model):
+        model.load_weights(path)
 
 
 @contextlib.contextmanager
