@@ -1,6 +1,10 @@
 """kvision train detect: which settings reach `fit`, and one short run."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,3 +100,29 @@ def test_short_run(tmp_path: Path) -> None:
     assert summary["stopped"] == "epochs"
     assert "val_box_ap" in json.dumps(summary["scores"])
     assert (Path(summary["folder"]) / "best.keras").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_saves_says_how_to_go_on_and_exits_143(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train", 2)
+    write_coco(tmp_path, "val", 1)
+    small = ["pyramid_channels=8", "box_hidden_dim=8", "mask_channels=8"]
+    options = ["--weights", "none", "--image-size", "64", "--batch-size", "1"]
+    words = [str(tmp_path), *small, *options, "--epochs", "1000", "--runs", "runs"]
+    command = [sys.executable, "-m", "kvision_cli", "train", "detect", *words]
+    output = tmp_path / "output.txt"
+    with output.open("w") as file:
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=file)
+        folder = tmp_path / "runs" / tmp_path.name
+        wait_for(folder / "results.csv", run)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=300) == 143
+    assert f"--resume runs/{tmp_path.name}" in output.read_text()
+    assert list((folder / "checkpoints").glob("*.json"))
+
+
+def wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until a file is there; fail if the process has ended before."""
+    while not path.exists():
+        assert process.poll() is None, "the run has ended too early"
+        time.sleep(0.2)
