@@ -98,15 +98,15 @@ def case() -> Case:
     return Case(model, recorded, images_for(len(IMAGES), IMAGE_SIZE), targets)
 
 
+def first_come_keys(shape: tuple, seed: Any) -> Any:
+    """Give earlier candidates the larger keys, whatever the seed."""
+    count = int(shape[-1])
+    return tf.broadcast_to(1.0 - tf.range(count, dtype="float32") / count, shape)
+
+
 @pytest.fixture(autouse=True)
 def _first_come_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give earlier candidates the larger keys."""
-
-    def keys(shape: tuple, seed: Any) -> Any:
-        count = int(shape[-1])
-        return tf.broadcast_to(1.0 - tf.range(count, dtype="float32") / count, shape)
-
-    monkeypatch.setattr(target_layers, "random_keys", keys)
+    monkeypatch.setattr(target_layers, "random_keys", first_come_keys)
 
 
 @pytest.fixture(scope="module")
@@ -219,20 +219,50 @@ def torchvision_masks(case: Case) -> Callable:
     return look_up
 
 
-@pytest.fixture
-def with_torchvision_masks(
-    monkeypatch: pytest.MonkeyPatch, torchvision_masks: Callable
-) -> None:
-    monkeypatch.setattr(target_layers.mask_ops, "crop_masks", torchvision_masks)
+@dataclass
+class Step:
+    """Losses on torchvision's mask targets, and the gradients of two sums of them."""
+
+    losses: dict[str, np.ndarray]
+    gradients: dict[str, dict[str, np.ndarray]]
 
 
-@pytest.mark.usefixtures("with_torchvision_masks")
-def test_five_losses(case: Case) -> None:
-    ours = to_numpy(case.losses())
+@pytest.fixture(scope="module")
+def step(case: Case, torchvision_masks: Callable) -> Step:
+    recorded = {
+        kind: {name.rsplit("/", 1)[0] for name in section(case.recorded, kind)}
+        for kind in ("gradients_others", "gradients_mask")
+    }
+    names = set.union(*recorded.values())
+    chosen = {e.name: e.variable.value for e in entries(case.model) if e.name in names}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target_layers, "random_keys", first_come_keys)
+        patch.setattr(target_layers.mask_ops, "crop_masks", torchvision_masks)
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+            tape.watch(list(chosen.values()))
+            losses = case.losses()
+            mask = losses["mask_loss"]
+            totals = {"gradients_mask": mask}
+            totals["gradients_others"] = sum(losses.values()) - mask
+    gradients = {
+        kind: to_numpy(
+            {
+                name: tf.convert_to_tensor(gradient)
+                for name, gradient in tape.gradient(
+                    total, {name: chosen[name] for name in recorded[kind]}
+                ).items()
+            }
+        )
+        for kind, total in totals.items()
+    }
+    return Step(to_numpy(losses), gradients)
+
+
+def test_five_losses(case: Case, step: Step) -> None:
     theirs = section(case.recorded, "losses")
-    assert set(OUR_NAMES.values()) == set(ours)
+    assert set(OUR_NAMES.values()) == set(step.losses)
     for name, value in theirs.items():
-        assert_equal(ours[OUR_NAMES[name]], value, OUR_NAMES[name])
+        assert_equal(step.losses[OUR_NAMES[name]], value, OUR_NAMES[name])
 
 
 @pytest.mark.slow
@@ -261,37 +291,20 @@ def torch_order(entry: Entry) -> np.ndarray:
     return entry.convert(places).reshape(-1)
 
 
-def check_gradients(case: Case, kind: str, total: Callable) -> None:
-    recorded = section(case.recorded, f"gradients_{kind}")
-    chosen = {e.name: e for e in entries(case.model) if f"{e.name}/sample" in recorded}
-    assert len(chosen) == len(recorded) // 2 >= 6
-    variables = [entry.variable for entry in chosen.values()]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([variable.value for variable in variables])
-        loss = total(case.losses())
-    gradients = tape.gradient(loss, [variable.value for variable in variables])
-    for (name, entry), gradient in zip(chosen.items(), gradients, strict=True):
-        flat = np.full(int(np.prod(entry.shape)), np.nan, np.float32)
-        flat[torch_order(entry)] = to_numpy(tf.convert_to_tensor(gradient)).reshape(-1)
+@pytest.mark.parametrize("kind", ["gradients_others", "gradients_mask"])
+def test_gradients(case: Case, step: Step, kind: str) -> None:
+    """Of the mask loss, and of the sum of the other four."""
+    recorded = section(case.recorded, kind)
+    found = {e.name: e for e in entries(case.model)}
+    assert len(step.gradients[kind]) == len(recorded) // 2 >= 6
+    for name, gradient in sorted(step.gradients[kind].items()):
+        flat = np.full(int(np.prod(found[name].shape)), np.nan, np.float32)
+        flat[torch_order(found[name])] = gradient.reshape(-1)
         ours, theirs = sample(flat, 200), recorded[f"{name}/sample"]
         known = ~np.isnan(ours)  # torchvision has rows for background
         assert known.sum() >= 20
         scale = recorded[f"{name}/summary"][2]
         measured = np.abs(ours - theirs)[known].max() / max(scale, 1e-12)
-        print(f"gradient of {kind}, {name}: {measured:.1e} of the largest value")
+        print(f"{kind}, {name}: {measured:.1e} of the largest value")
         # Rounding turns some ReLU on or off on the way down the backbone.
-        assert (
-            measured <= (10 if ".body." in name or ".fpn." in name else 1) * TOLERANCE
-        )
-
-
-def test_gradients_of_the_first_four_losses(case: Case) -> None:
-    def total(losses: dict) -> Any:
-        return sum(value for name, value in losses.items() if name != "mask_loss")
-
-    check_gradients(case, "others", total)
-
-
-@pytest.mark.usefixtures("with_torchvision_masks")
-def test_gradients_of_the_mask_loss(case: Case) -> None:
-    check_gradients(case, "mask", lambda losses: losses["mask_loss"])
+        assert measured <= (2 if ".body." in name else 1) * TOLERANCE
