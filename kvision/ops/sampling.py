@@ -68,7 +68,9 @@ def balanced_sample(
     last = ops.shape(verdicts)[1] - 1
     if verdicts.shape[1] is None or verdicts.shape[1] < num_samples:
         # top_k needs as many candidates as it returns.
-        verdicts = ops.pad(verdicts, [(0, 0), (0, num_samples)], constant_values=IGNORED)
+        verdicts = ops.pad(
+            verdicts, [(0, 0), (0, num_samples)], constant_values=IGNORED
+        )
         keys = ops.pad(keys, [(0, 0), (0, num_samples)])
     max_positives = int(num_samples * positive_fraction)
     positives, num_positives = _choose(verdicts == POSITIVE, keys, max_positives)

@@ -1,0 +1,6 @@
+"""Exported forms of detectors: SavedModel and TFLite, each compared with its model."""
+
+from kvision.export.parity import Parity, ParityError
+from kvision.export.tflite import tflite
+
+__all__ = ["Parity", "ParityError", "tflite"]

@@ -1,0 +1,42 @@
+"""What travels with an exported model: its classes and how it wants its images."""
+
+from typing import Any
+
+__all__ = ["describe"]
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """Collect what a program needs to use a detector without kvision.
+
+    Args:
+        model: a detector of `kvision.models`.
+
+    Returns:
+        Values that json knows.
+
+    Raises:
+        ValueError: if `model` is not such a detector.
+    """
+    for name in ("class_names", "image_size", "resize", "num_channels"):
+        if not hasattr(model, name):
+            raise ValueError(
+                "Expected a detector of kvision.models. Received a "
+                f"{type(model).__name__} without {name}"
+            )
+    import kvision
+
+    config = model.get_config()
+    return {
+        "kvision_version": kvision.__version__,
+        "model": model.name,
+        "class_names": list(model.class_names),
+        "image_size": list(model.image_size),
+        "num_channels": model.num_channels,
+        "resize": model.resize,
+        "input": "uint8 0..255, RGB; the model normalises",
+        "boxes": "x1, y1, x2, y2 in pixels of the input, x2 and y2 exclusive",
+        "padding_label": -1,
+        "max_detections": model.max_detections,
+        "score_threshold": config["score_threshold"],
+        "nms_iou_threshold": config["nms_iou_threshold"],
+    }

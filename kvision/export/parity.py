@@ -1,0 +1,171 @@
+"""Every exported form runs beside its model; what differs is printed and judged."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvision.export.matching import Difference, Spread
+
+__all__ = ["Parity", "ParityError", "check", "in_batches", "runner"]
+
+Array = np.ndarray
+Outputs = dict[str, Array]
+Run = Callable[[Array], Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How an exported artefact compares with its model.
+
+    Attributes:
+        path: the artefact.
+        num_bytes: its size.
+        differences: one for each form that was run (signatures, quantisation).
+    """
+
+    path: Path
+    num_bytes: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether every form was judged by enough detections or by an AP."""
+        return all(difference.is_conclusive for difference in self.differences)
+
+    @property
+    def problems(self) -> list[str]:
+        """What exceeds a tolerance, a sentence each; empty if nothing does."""
+        return [text for each in self.differences for text in each.problems]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a json file."""
+        return {
+            "path": str(self.path),
+            "num_bytes": self.num_bytes,
+            "is_conclusive": self.is_conclusive,
+            "problems": self.problems,
+            "differences": [each.to_dict() for each in self.differences],
+        }
+
+    def print(self) -> None:
+        """Print a table of the differences, and what they do not prove."""
+        from rich.console import Console
+
+        console = Console()
+        console.print(self._table())
+        for each in self.differences:
+            if not each.is_conclusive:
+                console.print(
+                    f"{each.form}: only {each.num_detections} detections to compare, "
+                    "which proves little. Give photos that hold objects: images=, or "
+                    "data= with annotations.",
+                    highlight=False,
+                )
+
+    def _table(self) -> Any:
+        from rich.table import Table
+
+        megabytes = f"{self.num_bytes / 1e6:.1f} MB"
+        table = Table(title=f"{self.path} ({megabytes}) against the model")
+        for column in ("form", "images", "detections", "without partner"):
+            table.add_column(column, justify="left" if column == "form" else "right")
+        for column in ("boxes px", "scores", "masks", "AP lost"):
+            table.add_column(column, justify="right")
+        for each in self.differences:
+            spreads = (each.boxes, each.scores, each.masks)
+            table.add_row(
+                each.form,
+                str(each.num_images),
+                str(each.num_detections),
+                str(each.num_unmatched),
+                *(_spread_text(spread) for spread in spreads),
+                _ap_text(each.ap),
+            )
+        table.caption = "median .. largest difference of pairs; AP in points"
+        return table
+
+
+class ParityError(ValueError):
+    """An exported artefact differs from its model by more than the tolerance.
+
+    Attributes:
+        parity: all that was measured.
+    """
+
+    def __init__(self, parity: Parity) -> None:
+        self.parity = parity
+        super().__init__(
+            f"{parity.path} was not written, it differs from the model: "
+            + "; ".join(parity.problems)
+        )
+
+
+def check(parity: Parity) -> Parity:
+    """Print a parity and raise if it exceeds a tolerance.
+
+    Args:
+        parity: what was measured.
+
+    Returns:
+        The same.
+
+    Raises:
+        ParityError: a tolerance is exceeded.
+    """
+    parity.print()
+    if parity.problems:
+        raise ParityError(parity)
+    return parity
+
+
+def runner(model: Any) -> Run:
+    """Make a graph of the model itself.
+
+    Args:
+        model: a detector.
+
+    Returns:
+        Function from images (B, H, W, C) to a dict of tensors.
+    """
+    import tensorflow as tf
+
+    # Not `predict`: of an uncompiled model it would be XLA's numbers.
+    return tf.function(lambda images: model(images, training=False))
+
+
+def in_batches(run: Run, images: Array, batch_size: int = 4) -> Outputs:
+    """Run a function over images, a few at a time.
+
+    Args:
+        run: images (B, H, W, C) -> dict of arrays or tensors with B rows.
+        images: (N, H, W, C) array.
+        batch_size: images a time; the last batch is filled up, so that `run` sees one
+            shape only.
+
+    Returns:
+        The dict with N rows, as arrays.
+    """
+    batch_size = min(batch_size, len(images))
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        filling = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)
+        outputs = run(np.concatenate([batch, filling]))
+        parts.append({k: np.asarray(v)[: len(batch)] for k, v in outputs.items()})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _spread_text(spread: Spread | None) -> str:
+    return "" if spread is None else f"{spread.median:.2g} .. {spread.largest:.2g}"
+
+
+def _ap_text(ap: dict[str, tuple[float, float]] | None) -> str:
+    if ap is None:
+        return ""
+    return ", ".join(
+        f"{name.removesuffix('_ap')} {100 * (model - form):.2f}"
+        for name, (model, form) in ap.items()
+    )

@@ -1,0 +1,271 @@
+"""TFLite files of detectors: builtin ops only, suppression and masks inside."""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kvision.export import interpreter
+from kvision.export.description import describe
+from kvision.export.flatbuffer import check_builtin, with_description
+from kvision.export.matching import Tolerance, compare
+from kvision.export.parity import Parity, check, in_batches, runner
+from kvision.export.precision import average_precision
+from kvision.export.quantization import float16_weights, int8_activations, int8_weights
+from kvision.export.samples import calibration_images, comparison_images, fitted
+from kvision.ops.tracing import tflite_tracing
+
+__all__ = ["tflite"]
+
+Array = np.ndarray
+Quantize = Literal["float32", "float16", "dynamic", "int8"]
+
+_KINDS = ("float32", "float16", "dynamic", "int8")
+# Points of AP that may be lost, as shares of 1.
+_MAX_AP_LOST = {"float16": 0.002, "dynamic": 0.01, "int8": 0.01}
+
+
+def tflite(
+    model: Any,
+    path: str | PathLike[str],
+    *,
+    quantize: Quantize | None = None,
+    calibration: Any = None,
+    images: Any = None,
+    data: Any = None,
+    num_images: int = 200,
+) -> Parity:
+    """Write a detector as a TFLite file and compare it with the model.
+
+    The file takes one image (1, H, W, C) uint8 of the model's input size and gives the
+    model's dict of outputs. All its ops are builtin, so the standard runtime
+    (LiteRT, `ai-edge-litert`) runs it. Class names and the way photos are resized are
+    stored in it; `kvision_edge.py` reads them.
+
+    Args:
+        model: a detector of `kvision.models`. Under a half-precision policy its
+            float32 twin is exported.
+        path: the file to write, `.tflite`. An existing one is replaced once the new one
+            has passed the comparison.
+        quantize: None or "float32"; "float16" (weights in half the size); "dynamic"
+            (weights in 8 bits, about a quarter); "int8" (also the activations of
+            backbone, pyramid and heads; logits, boxes, suppression and mask logits stay
+            float32).
+        calibration: for "int8": images like those the model will see, as a data set of
+            (images, targets) or whatever `images` may be; the first 100 count.
+        images: photos of any size to compare on: paths, arrays, a data set. By default
+            the calibration images, or generated ones.
+        data: batches of (images, targets) with objects, as `kvision.data.coco` makes
+            them, on which the loss of AP is measured. By default `calibration`, if it
+            has targets.
+        num_images: how many images of `data` are scored.
+
+    Returns:
+        What was compared, after it was printed.
+
+    Raises:
+        ParityError: float32 detections differ by more than 0.5 px, 1e-3 in score or
+            1e-2 in masks, or AP falls by more than 0.2 points (float16) or 1 point
+            (dynamic, int8). Nothing is written.
+        ValueError: an argument is not as above, or an op has no TFLite form.
+    """
+    path, kind = Path(path), quantize or "float32"
+    if kind not in _KINDS:
+        raise ValueError(f"quantize must be one of {_KINDS}. Received: {quantize!r}")
+    if path.suffix != ".tflite":
+        raise ValueError(f"path must end in .tflite. Received: {path}")
+    description = {**describe(model), "quantize": kind}
+    model = _in_float32(model)
+    calibrating = calibration_images(model, calibration) if kind == "int8" else None
+    content = _quantized(convert(model), kind, calibrating)
+    check_builtin(content)
+    if calibrating is not None and images is None:
+        images = calibrating
+    if data is None and kind != "float32" and _has_targets(calibration):
+        data = calibration
+    parity = _compare(model, path, content, kind, images, data, num_images)
+    _write(path, with_description(content, description))
+    return parity
+
+
+def convert(model: Any) -> bytes:
+    """Convert a detector to a float32 TFLite file.
+
+    Args:
+        model: a detector with the dtype policy "float32".
+
+    Returns:
+        The file, without description.
+
+    Raises:
+        ValueError: an op has no TFLite form; the message names it and its layer.
+    """
+    import tensorflow as tf
+
+    entry = tf.TensorSpec(
+        (1, *model.image_size, model.num_channels), tf.uint8, name="images"
+    )
+    return convert_function(lambda images: dict(model(images, training=False)), entry)
+
+
+def convert_function(function: Any, entry: Any) -> bytes:
+    """Convert a function of one tensor to a float32 TFLite file with one signature.
+
+    Args:
+        function: tensor -> dict of tensors.
+        entry: `tf.TensorSpec` of the tensor, with a name.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: an op has no TFLite form.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import convert_to_constants
+
+    with tflite_tracing():
+        traced = tf.function(function, input_signature=[entry]).get_concrete_function()
+    # Variables as constants: the converter would keep Keras' as TFLite variables.
+    frozen = convert_to_constants.convert_variables_to_constants_v2(
+        traced, lower_control_flow=False
+    )
+    names = sorted(traced.structured_outputs)
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda **inputs: dict(zip(names, frozen(*inputs.values()), strict=True))
+    )
+    signature = module.serve.get_concrete_function(**{entry.name: entry})
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        tf.saved_model.save(module, folder, signature, _without_gradients())
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        try:
+            return bytes(converter.convert())
+        except Exception as error:  # the converter has no class of its own for it
+            raise ValueError(_explain(str(error), frozen.graph)) from None
+
+
+def _in_float32(model: Any) -> Any:
+    """Return the model, or its twin that computes in float32."""
+    config = model.get_config()
+    if config.get("dtype") in (None, "float32"):
+        return model
+    twin = type(model).from_config({**config, "dtype": "float32"})
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _quantized(content: bytes, kind: str, calibrating: Array | None) -> bytes:
+    if kind == "float16":
+        return float16_weights(content)
+    if kind == "dynamic":
+        return int8_weights(content)
+    if calibrating is None:
+        return content
+    with _quiet():
+        return int8_activations(content, calibrating, interpreter.all_outputs)
+
+
+def _compare(
+    model: Any,
+    path: Path,
+    content: bytes,
+    kind: str,
+    images: Any,
+    data: Any,
+    num_images: int,
+) -> Parity:
+    run, reference = interpreter.runner(content), runner(model)
+    photos = fitted(model, comparison_images(model, images))
+    difference = compare(
+        f"tflite {kind}",
+        in_batches(reference, photos),
+        in_batches(run, photos),
+        model.get_config()["score_threshold"],
+        Tolerance() if kind == "float32" else None,
+    )
+    if data is not None:
+        before, after = (
+            average_precision(model, each, data, num_images) for each in (reference, run)
+        )
+        difference = replace(
+            difference,
+            ap={name: (before[name], after[name]) for name in before},
+            max_ap_lost=_MAX_AP_LOST.get(kind),
+        )
+    return check(Parity(path, len(content), (difference,)))
+
+
+def _has_targets(calibration: Any) -> bool:
+    spec = getattr(calibration, "element_spec", None)
+    return (
+        isinstance(spec, tuple)
+        and len(spec) == 2
+        and isinstance(spec[1], dict)
+        and "gt_boxes" in spec[1]
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the file and rename, so that a kill leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _without_gradients() -> Any:
+    import tensorflow as tf
+
+    return tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+
+
+def _explain(message: str, graph: Any) -> str:
+    """Say which ops of which layers the converter refused."""
+    names = re.findall(r"^(?:TF Select|Custom) ops: (.*)$", message, re.MULTILINE)
+    ops = sorted({op.strip() for line in names for op in line.split(",")})
+    if not ops:
+        return f"TensorFlow's converter failed: {message}"
+    places = [
+        f"{op} in " + ", ".join(sorted(_layers_with(graph, op))[:5]) for op in ops
+    ]
+    return (
+        "These ops have no TFLite form: " + "; ".join(places) + ". Replace them by ops "
+        "with a static shape and a builtin form; kvision.ops.tracing tells a layer when "
+        "it is traced for TFLite."
+    )
+
+
+def _layers_with(graph: Any, op: str) -> set[str]:
+    paths = [o.name for o in graph.get_operations() if o.type == op]
+    return {path.rpartition("/")[0] or path for path in paths}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what the converter's C++ code prints: whole graphs on an error."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        logger.setLevel(level)
