@@ -21,8 +21,14 @@ Logs = dict[str, Any] | None
 
 _SECONDS_BETWEEN_LINES = 30.0
 # What an epoch's line says, if it is there.
-_FIGURES = ("loss", "val_loss", "val_box_ap", "val_box_ap50", "val_mask_ap")
-_FIGURES += ("val_mask_ap50",)
+_FIGURES = (
+    "loss",
+    "val_loss",
+    "val_box_ap",
+    "val_box_ap50",
+    "val_mask_ap",
+    "val_mask_ap50",
+)
 
 
 class ProgressReport(keras.callbacks.Callback):

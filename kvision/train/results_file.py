@@ -1,17 +1,20 @@
-"""`results.csv`: a line for each epoch that is over."""
+"""`results.csv` and its curves: a line for each epoch that is over."""
 
 import csv
 import io
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kvision.train.files import write_text
+from kvision.train.pictures import draw_curves
 
 __all__ = ["ResultsFile"]
 
-_FIRST = ("epoch", "step", "seconds", "learning_rate")
+_SECONDS_BETWEEN_CURVES = 60
 
 
 class ResultsFile(keras.callbacks.Callback):
@@ -22,32 +25,55 @@ class ResultsFile(keras.callbacks.Callback):
 
     Args:
         path: the file; its lines before `first_epoch` are kept.
+        clock: seconds since the run began.
         first_epoch: the first epoch of this process, counted from 0.
 
     Attributes:
         rows: the lines, oldest first; values as text.
     """
 
-    def __init__(self, path: Path, first_epoch: int = 0) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], float], first_epoch: int = 0
+    ) -> None:
         super().__init__()
         self.path = path
+        self.clock = clock
         self.rows = [row for row in _read(path) if int(row["epoch"]) < first_epoch]
+        self._drawn_at = time.monotonic()
+        self._can_draw = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the line of an epoch."""
+        optimizer = self.model.optimizer
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": int(optimizer.iterations),
+            "seconds": f"{self.clock():.1f}",
+            "learning_rate": f"{float(optimizer.learning_rate):.6g}",
+        }
         # NaN stands for what was not measured in this epoch.
-        figures = {k: f"{v:.6g}" for k, v in (logs or {}).items() if v == v}
-        self.rows.append({"epoch": str(epoch), **figures})
-        names = dict.fromkeys([*_FIRST, *(name for row in self.rows for name in row)])
-        used = [name for name in names if any(name in row for row in self.rows)]
+        row |= {name: f"{v:.6g}" for name, v in (logs or {}).items() if v == v}
+        self.rows.append(row)
+        write_text(self.path, self._text())
+        if time.monotonic() > self._drawn_at + _SECONDS_BETWEEN_CURVES:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the curves, if there are lines and matplotlib is installed."""
+        if self.rows and self._can_draw:
+            self._can_draw = draw_curves(self.path, self.path.with_name("curves.png"))
+            self._drawn_at = time.monotonic()
+
+    def _text(self) -> str:
+        columns = dict.fromkeys(name for row in self.rows for name in row)
         text = io.StringIO()
-        writer = csv.DictWriter(text, used, restval="", lineterminator="\n")
+        writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        return text.getvalue()
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:

@@ -83,7 +83,7 @@ class Validation(keras.callbacks.Callback):
         with averaged_weights(self.model):
             if self.metrics is not None:
                 with self.interrupts.allowed():
-                    self._score(epoch, logs)
+                    self._score(self.metrics, epoch, logs)
             if self.best.update(epoch, logs):
                 self._keep(epoch, logs)
         if self.patience is not None and self.best.waited >= self.patience:
@@ -101,13 +101,11 @@ class Validation(keras.callbacks.Callback):
             )
             self._drawn_at = time.monotonic()
 
-    def _score(self, epoch: int, logs: dict[str, Any]) -> None:
+    def _score(self, metrics: COCOMetrics, epoch: int, logs: dict[str, Any]) -> None:
         if self.losses:
-            losses = self.model.evaluate(
-                self.metrics.dataset, verbose=0, return_dict=True
-            )
+            losses = self.model.evaluate(metrics.dataset, verbose=0, return_dict=True)
             logs.update({f"val_{name}": value for name, value in losses.items()})
-        self.metrics.on_epoch_end(epoch, logs)
+        metrics.on_epoch_end(epoch, logs)
 
     def _keep(self, epoch: int, logs: dict[str, Any]) -> None:
         save_model(self.model, self.best_path)
