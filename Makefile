@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(EXTRAS)
+# Processes that share the tests: each takes up to 3 GB.
+WORKERS ?= 2
 # Arguments of one run: make test ARGS="tests/ops -x"; make demo ARGS=--json
 ARGS ?=
 
@@ -37,10 +39,10 @@ demo: $(INSTALLED) ## train a Mask R-CNN on generated shapes, score, draw and ex
 	$(BIN)/kvision demo $(ARGS)
 
 test: $(INSTALLED) ## run the tests (the fast ones; all of them: make test-all)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-all: $(INSTALLED) ## run every test: slow ones and notebooks too
-	$(BIN)/python -m pytest -m "not network" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not network" $(ARGS)
 
 check: lint types imports ## lint, types and import rules
 

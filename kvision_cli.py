@@ -387,22 +387,29 @@ def predict(**options: Any) -> None:
     show_default=True,
     help="Numbers of the TFLite file.",
 )
-@click.option("--calibration", type=EITHER, help="COCO data set, needed for int8.")
+@click.option(
+    "--data",
+    type=EITHER,
+    help="COCO data set to compare on; its training images calibrate int8.",
+)
+@images_option
+@click.option("--name", help="Name of the exported model.  [default: that of MODEL]")
 @click.option(
     "--output",
     type=NEW_FOLDER,
     default=Path("saved_models"),
     show_default=True,
+    help="Folder of all exported models.",
 )
 @common
 def export(**options: Any) -> None:
     """Export a model to SavedModel and TFLite.
 
-    Each artefact is then run beside the model and the difference is printed; more
-    than the tolerance is an error.
+    Writes NAME/VERSION/ for TF Serving and NAME/NAME.tflite. Each is then run beside
+    the model and the difference is printed; more than the tolerance is an error.
     """
-    if options["quantize"] == "int8" and options["calibration"] is None:
-        raise click.UsageError("--quantize int8 needs --calibration DATA.")
+    if options["quantize"] == "int8" and options["data"] is None:
+        raise click.UsageError("--quantize int8 needs --data DATA for calibration.")
     run("export", **options)
 
 

@@ -111,7 +111,7 @@ WRONG = [
     (["predict", ".", "a.jpg", "--score-threshold", "2"], "not in the range 0<=x<=1"),
     (["predict", "."], "Missing argument 'IMAGES...'"),
     (["export", ".", "--format", "tflit"], "'tflit' is not one of"),
-    (["export", ".", "--quantize", "int8"], "needs --calibration DATA"),
+    (["export", ".", "--quantize", "int8"], "needs --data DATA"),
 ]
 
 
