@@ -123,12 +123,15 @@ def examine(
         DataError: the file has not the outline of a COCO instances file.
     """
     content, source = read_annotations(annotations)
+    errors = report.num_errors
     report.num_images += len(content["images"])
     report.num_annotations += len(content["annotations"])
     categories = _categories(content["categories"], source, report)
     records = _records(content["images"], Path(images), source, report, progress)
     reader = _InstanceReader(source, report, categories, need_masks)
     reader.read(content["annotations"], records, _ids(content["images"]))
+    if report.num_errors == errors:
+        _refuse_empty(records, source, report)
     _note_content(content, records, categories, source, report)
     return [record for record in records.values() if record.info], categories
 
@@ -489,6 +492,11 @@ def _error(
 # The whole
 
 
+def _refuse_empty(records: dict[int, Record], source: str, report: Report) -> None:
+    if not any(record.instances for record in records.values()):
+        _error(report, "A15", source, "none of its images has a usable object")
+
+
 def _note_content(
     content: Item,
     records: dict[int, Record],
@@ -498,8 +506,6 @@ def _note_content(
 ) -> None:
     """Report what only shows in all annotations together."""
     instances = [i for record in records.values() for i in record.instances]
-    if records and not instances:
-        _error(report, "A15", source, "none of its images has a usable object")
     crowds = sum(instance.is_crowd for instance in instances)
     if crowds:
         message = f"{crowds} crowd regions: not trained on, ignored in evaluation"

@@ -348,7 +348,13 @@ def _finisher(
         fitted = fitted_size(size, options.image_size, options.resize)
         scale = tf.cast(fitted, tf.float64) / size
         matrix = affine([[scale[1], 0, 0], [0, scale[0], 0]]) @ matrix
-        sample = warp(sample, matrix, options.image_size, options.mask_size)
+        sample = warp(
+            sample,
+            matrix,
+            options.image_size,
+            options.mask_size,
+            is_upright=all(move.is_upright for move in options.moves),
+        )
         sample["images"] = tf.ensure_shape(sample["images"], (height, width, 3))
         sample["image_sizes"] = _covered(matrix, old, options.image_size)
         original = tf.cast(sample["original_sizes"], tf.float64)

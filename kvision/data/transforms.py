@@ -17,7 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -42,9 +42,11 @@ class Move(ABC):
 
     Attributes:
         zoom: the most by which it magnifies.
+        is_upright: whether it only scales and shifts.
     """
 
     zoom: float = 1.0
+    is_upright: bool = False
 
     @abstractmethod
     def matrix(self, seed: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -154,6 +156,7 @@ class LargeScaleJitter(Move):
 
     low: float = 0.1
     high: float = 2.0
+    is_upright: ClassVar[bool] = True  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high:

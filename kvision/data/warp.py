@@ -35,7 +35,12 @@ def affine(rows: list[list[Any]]) -> tf.Tensor:
 
 
 def warp(
-    sample: Sample, matrix: tf.Tensor, size: Any, mask_size: int | None = None
+    sample: Sample,
+    matrix: tf.Tensor,
+    size: Any,
+    mask_size: int | None = None,
+    *,
+    is_upright: bool = False,
 ) -> Sample:
     """Move image, boxes and masks by an affine map.
 
@@ -47,6 +52,7 @@ def warp(
         size: (height, width) of the result in pixels; what the image does not cover
             is 0.
         mask_size: cells along each side of the resulting masks; as before if None.
+        is_upright: promise that the map only scales and shifts; saves tracing time.
 
     Returns:
         The sample with as many rows as before. Objects of which less than 1 pixel is
@@ -63,13 +69,7 @@ def warp(
     cells = mask_size or (masks.shape[-1] if masks is not None else 1)
     # Without masks a box takes the place of its mask.
     grids = tf.ones_like(boxes[:, :1, None]) if masks is None else masks
-    image, boxes, grids, matrix = _turn(image, boxes, grids, matrix)
-    rotates = tf.abs(matrix[0, 1]) + tf.abs(matrix[1, 0]) > _STRAIGHT
-    image, moved, grids, is_loose = tf.cond(
-        rotates,
-        lambda: _rotate(image, boxes, grids, matrix, size),
-        lambda: _scale(image, boxes, grids, matrix, size),
-    )
+    image, moved, grids, is_loose = _move(is_upright, image, boxes, grids, matrix, size)
     side = (masks if masks is not None else grids).shape[-1]
     grids = tf.ensure_shape(grids, (None, side, side))
     image = tf.ensure_shape(image, (None, None, 3))
@@ -108,6 +108,30 @@ def pad_rows(sample: Sample, max_instances: int) -> Sample:
         value = tf.pad(value, paddings, constant_values=fill)
         result[key] = tf.ensure_shape(value, (max_instances, *value.shape[1:]))
     return result
+
+
+def _move(
+    is_upright: bool,
+    image: tf.Tensor,
+    boxes: tf.Tensor,
+    grids: tf.Tensor,
+    matrix: tf.Tensor,
+    size: tf.Tensor,
+) -> tuple[tf.Tensor, ...]:
+    """Choose the cheapest way to apply a map.
+
+    Returns:
+        The image, boxes, the grids that lie over them, and whether a box may be
+        larger than its mask.
+    """
+    if is_upright:
+        return _scale(image, boxes, grids, matrix, size)
+    image, boxes, grids, matrix = _turn(image, boxes, grids, matrix)
+    return tf.cond(
+        tf.abs(matrix[0, 1]) + tf.abs(matrix[1, 0]) > _STRAIGHT,
+        lambda: _rotate(image, boxes, grids, matrix, size),
+        lambda: _scale(image, boxes, grids, matrix, size),
+    )
 
 
 def _refuse_unknown(sample: Sample) -> None:
