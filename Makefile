@@ -62,7 +62,7 @@ imports: $(INSTALLED) ## who may import whom
 
 docs: $(INSTALLED) ## the API reference from the docstrings, in docs/api
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
-	$(BIN)/pdoc --docformat google --output-directory docs/api kvision $(ARGS)
+	$(BIN)/pdoc --docformat google --output-directory docs/api kvision kvision.train.callbacks $(ARGS)
 
 bench: $(INSTALLED) ## measurements (see benchmarks/)
 	$(BIN)/python benchmarks/run.py $(ARGS)
