@@ -48,7 +48,7 @@ def run(
     if output is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--output draws with matplotlib: pip install 'kvision[viz]'")
     name, annotations, folder = choose_data_set(data, images, set_name)
-    detector = with_max_detections(load_detector(model), max_detections)
+    detector: Any = with_max_detections(load_detector(model), max_detections)
     dataset = coco(
         annotations,
         folder,
