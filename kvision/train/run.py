@@ -238,7 +238,7 @@ class _Training:
         num_val = run.val_set.num_images if run.val_set is not None else 0
         self._say(
             f"{run.folder}: {run.train_set.num_images} images to train on, {num_val} "
-            f"to validate on, {len(run.model.class_names)} classes, "
+            f"to validate on, classes: {len(run.model.class_names)}, "
             f"{run.position.steps_per_epoch} steps an epoch"
         )
         epoch, step = run.position.next

@@ -57,8 +57,14 @@ def restore(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _parts(model: keras.Model) -> dict[str, list[Any]]:
-    # Keras counts metrics and seed generators among a model's variables.
-    return {"model": model.variables, "optimizer": model.optimizer.variables}
+    # The variables of a model are its weights and the states of its seed generators.
+    metrics = model.metrics_variables
+    known = {id(variable) for variable in metrics}
+    return {
+        "model": [v for v in model.variables if id(v) not in known],
+        "metrics": metrics,
+        "optimizer": model.optimizer.variables,
+    }
 
 
 def _named(part: str, variables: list[Any]) -> list[tuple[str, Any]]:

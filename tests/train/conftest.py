@@ -25,11 +25,15 @@ def write_coco(folder: Path, name: str, num_images: int, seed: int) -> None:
             cx, cy = rng.uniform(30, SIZE - 30, 2)
             radius = rng.uniform(12, 25)
             is_disc = bool(rng.integers(2))
-            angles = np.arange(24) * (np.pi / 12) if is_disc else np.pi / 4 * np.r_[1:8:2]
+            angles = (
+                np.arange(24) * (np.pi / 12) if is_disc else np.pi / 4 * np.r_[1:8:2]
+            )
             reach = radius if is_disc else radius * np.sqrt(2)
             xs, ys = cx + reach * np.cos(angles), cy + reach * np.sin(angles)
-            near = np.hypot(x - cx, y - cy) if is_disc else np.maximum(
-                abs(x - cx), abs(y - cy)
+            near = (
+                np.hypot(x - cx, y - cy)
+                if is_disc
+                else np.maximum(abs(x - cx), abs(y - cy))
             )
             pixels[near < radius] = (230, 170, 40) if is_disc else (60, 160, 240)
             annotations.append(
