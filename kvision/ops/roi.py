@@ -464,16 +464,14 @@ def _crop_bins(
     last = tf.cast(tf.shape(feature_map)[1:3] - 1, tf.float32)
     bins = grid.num_points // sampling_ratio
     bin_step = grid.step * sampling_ratio
-    pooled = None
-    for y in range(sampling_ratio):
-        for x in range(sampling_ratio):
-            first = grid.start + grid.step * tf.constant([[float(y), float(x)]])
-            corners = tf.concat(
-                [first, first + bin_step * (bins - 1)], axis=-1
-            ) / tf.tile(last, [2])
-            with tf.control_dependencies([] if pooled is None else [pooled]):
-                sample = tf.image.crop_and_resize(
-                    feature_map, tf.stop_gradient(corners), image_indices, [bins, bins]
-                )
-            pooled = sample if pooled is None else pooled + sample
+    samples = [(y, x) for y in range(sampling_ratio) for x in range(sampling_ratio)]
+    pooled: Tensor = 0.0
+    for number, offset in enumerate(samples):
+        first = grid.start + grid.step * tf.constant([offset], tf.float32)
+        points = [first, first + bin_step * (bins - 1)]
+        corners = tf.concat(points, axis=-1) / tf.tile(last, [2])
+        with tf.control_dependencies([pooled] if number else []):
+            pooled = pooled + tf.image.crop_and_resize(
+                feature_map, corners, image_indices, [bins, bins]
+            )
     return pooled / sampling_ratio**2
