@@ -25,7 +25,7 @@ def runner(content: bytes) -> Callable[[Array], dict[str, Array]]:
     run = _interpreter(content).get_signature_runner()
 
     def run_all(images: Array) -> dict[str, Array]:
-        parts = [run(images=image[None]) for image in images]
+        parts = [run(images=image[None]) for image in np.asarray(images)]
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     return run_all

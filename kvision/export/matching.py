@@ -69,7 +69,7 @@ class Difference:
         scores: of partners' scores.
         masks: of partners' mask probabilities; None without masks.
         tolerance: None where numbers are expected to differ (quantised files).
-        ap: AP of the model and of the form, {"box_ap": (0.41, 0.40), ...}, in 0..1; None
+        ap: AP of the model and of the form in 0..1, {"box_ap": (0.41, 0.40), ...}; None
             where no data set with objects was given.
         max_ap_lost: largest allowed loss of AP in 0..1, or None.
     """
@@ -131,7 +131,7 @@ def compare(
     reference: Outputs,
     candidate: Outputs,
     score_threshold: float,
-    tolerance: Tolerance | None = Tolerance(),  # noqa: B008 - frozen
+    tolerance: Tolerance | None = Tolerance(),
 ) -> Difference:
     """Pair the detections of two runs over the same images and measure the pairs.
 
@@ -201,7 +201,10 @@ def _compare_image(
             and pair[2] <= tolerance.masks
         )
         # A pair that differs is one fault, of which both sides would tell.
-        unmatched[0][row], unmatched[1][partner] = either_counts and not is_within, False
+        unmatched[0][row], unmatched[1][partner] = (
+            either_counts and not is_within,
+            False,
+        )
         num_matched += bool(either_counts and is_within)
         if either_counts:
             pairs.append(pair)

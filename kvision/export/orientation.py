@@ -104,7 +104,9 @@ def _in_tiff(codes: Tensor, start: Tensor) -> Tensor:
     return tf.reduce_max(tf.concat([[1], tf.where(is_wanted, values, 1)], axis=0))
 
 
-def _number(codes: Tensor, position: Tensor, width: int, little_endian: Tensor) -> Tensor:
+def _number(
+    codes: Tensor, position: Tensor, width: int, little_endian: Tensor
+) -> Tensor:
     """Read unsigned numbers of `width` bytes."""
     places = tf.range(width)
     shifts = 8 * tf.where(little_endian, places, width - 1 - places)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from kvision.export.matching import Difference, Spread
 
@@ -68,23 +69,26 @@ class Parity:
     def _table(self) -> Any:
         from rich.table import Table
 
+        images = max((each.num_images for each in self.differences), default=0)
         megabytes = f"{self.num_bytes / 1e6:.1f} MB"
-        table = Table(title=f"{self.path} ({megabytes}) against the model")
-        for column in ("form", "images", "detections", "without partner"):
-            table.add_column(column, justify="left" if column == "form" else "right")
-        for column in ("boxes px", "scores", "masks", "AP lost"):
-            table.add_column(column, justify="right")
+        table = Table(
+            title=f"{self.path} ({megabytes}) against the model, {images} images",
+            caption="median / largest difference of pairs; AP in points",
+        )
+        table.add_column("form", no_wrap=True)
+        for column in ("found", "no pair", "boxes px", "scores", "masks"):
+            table.add_column(column, justify="right", no_wrap=True)
+        if any(each.ap for each in self.differences):
+            table.add_column("AP lost", justify="right", no_wrap=True)
         for each in self.differences:
             spreads = (each.boxes, each.scores, each.masks)
             table.add_row(
                 each.form,
-                str(each.num_images),
                 str(each.num_detections),
                 str(each.num_unmatched),
                 *(_spread_text(spread) for spread in spreads),
-                _ap_text(each.ap),
+                *([_ap_text(each.ap)] if each.ap else []),
             )
-        table.caption = "median .. largest difference of pairs; AP in points"
         return table
 
 
@@ -130,8 +134,6 @@ def runner(model: Any) -> Run:
     Returns:
         Function from images (B, H, W, C) to a dict of tensors.
     """
-    import tensorflow as tf
-
     # Not `predict`: of an uncompiled model it would be XLA's numbers.
     return tf.function(lambda images: model(images, training=False))
 
@@ -140,8 +142,8 @@ def in_batches(run: Run, images: Array, batch_size: int = 4) -> Outputs:
     """Run a function over images, a few at a time.
 
     Args:
-        run: images (B, H, W, C) -> dict of arrays or tensors with B rows.
-        images: (N, H, W, C) array.
+        run: images (B, ...) -> dict of arrays or tensors with B rows.
+        images: (N, ...) array.
         batch_size: images a time; the last batch is filled up, so that `run` sees one
             shape only.
 
@@ -152,20 +154,18 @@ def in_batches(run: Run, images: Array, batch_size: int = 4) -> Outputs:
     parts = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        filling = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)
-        outputs = run(np.concatenate([batch, filling]))
+        filling = np.repeat(batch[:1], batch_size - len(batch), axis=0)
+        outputs = run(tf.constant(np.concatenate([batch, filling])))
         parts.append({k: np.asarray(v)[: len(batch)] for k, v in outputs.items()})
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _spread_text(spread: Spread | None) -> str:
-    return "" if spread is None else f"{spread.median:.2g} .. {spread.largest:.2g}"
+    return "" if spread is None else f"{spread.median:.1g}/{spread.largest:.1g}"
 
 
-def _ap_text(ap: dict[str, tuple[float, float]] | None) -> str:
-    if ap is None:
-        return ""
-    return ", ".join(
+def _ap_text(ap: dict[str, tuple[float, float]]) -> str:
+    return "\n".join(
         f"{name.removesuffix('_ap')} {100 * (model - form):.2f}"
         for name, (model, form) in ap.items()
     )

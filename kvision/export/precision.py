@@ -37,7 +37,7 @@ def average_precision(
         outputs = {key: np.asarray(value) for key, value in run(images).items()}
         masks = masks and "masks" in outputs and "gt_masks" in targets
         ids = len(truth["images"]) + np.arange(len(images))
-        frame = {
+        frame: dict[str, Array] = {
             "image_ids": ids,
             "scales": np.ones((len(images), 2), np.float32),
             "original_sizes": np.tile(model.image_size, (len(images), 1)),

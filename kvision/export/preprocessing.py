@@ -26,11 +26,15 @@ def decode(contents: Tensor, num_channels: int = 3) -> Tensor:
         (h, w, num_channels) uint8 tensor; the high byte of 16-bit values.
     """
     image = tf.io.decode_image(contents, channels=num_channels, expand_animations=False)
-    image = upright(tf.ensure_shape(image, (None, None, num_channels)), exif_orientation(contents))
+    image = upright(
+        tf.ensure_shape(image, (None, None, num_channels)), exif_orientation(contents)
+    )
     return tf.ensure_shape(image, (None, None, num_channels))
 
 
-def fit(image: Tensor, image_size: tuple[int, int], resize: str) -> tuple[Tensor, Tensor]:
+def fit(
+    image: Tensor, image_size: tuple[int, int], resize: str
+) -> tuple[Tensor, Tensor]:
     """Bring an image to the model's input size.
 
     Args:

@@ -1,12 +1,5 @@
 """TFLite files of detectors: builtin ops only, suppression and masks inside."""
 
-import contextlib
-import logging
-import os
-import re
-import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -15,14 +8,16 @@ from typing import Any, Literal
 import numpy as np
 
 from kvision.export import interpreter
+from kvision.export.activation_quantization import int8_activations
+from kvision.export.conversion import convert, quiet
 from kvision.export.description import describe
+from kvision.export.files import write_file
 from kvision.export.flatbuffer import check_builtin, with_description
 from kvision.export.matching import Tolerance, compare
 from kvision.export.parity import Parity, check, in_batches, runner
 from kvision.export.precision import average_precision
-from kvision.export.quantization import float16_weights, int8_activations, int8_weights
 from kvision.export.samples import calibration_images, comparison_images, fitted
-from kvision.ops.tracing import tflite_tracing
+from kvision.export.weight_quantization import float16_weights, int8_weights
 
 __all__ = ["tflite"]
 
@@ -93,65 +88,8 @@ def tflite(
     if data is None and kind != "float32" and _has_targets(calibration):
         data = calibration
     parity = _compare(model, path, content, kind, images, data, num_images)
-    _write(path, with_description(content, description))
+    write_file(path, with_description(content, description))
     return parity
-
-
-def convert(model: Any) -> bytes:
-    """Convert a detector to a float32 TFLite file.
-
-    Args:
-        model: a detector with the dtype policy "float32".
-
-    Returns:
-        The file, without description.
-
-    Raises:
-        ValueError: an op has no TFLite form; the message names it and its layer.
-    """
-    import tensorflow as tf
-
-    entry = tf.TensorSpec(
-        (1, *model.image_size, model.num_channels), tf.uint8, name="images"
-    )
-    return convert_function(lambda images: dict(model(images, training=False)), entry)
-
-
-def convert_function(function: Any, entry: Any) -> bytes:
-    """Convert a function of one tensor to a float32 TFLite file with one signature.
-
-    Args:
-        function: tensor -> dict of tensors.
-        entry: `tf.TensorSpec` of the tensor, with a name.
-
-    Returns:
-        The file.
-
-    Raises:
-        ValueError: an op has no TFLite form.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework import convert_to_constants
-
-    with tflite_tracing():
-        traced = tf.function(function, input_signature=[entry]).get_concrete_function()
-    # Variables as constants: the converter would keep Keras' as TFLite variables.
-    frozen = convert_to_constants.convert_variables_to_constants_v2(
-        traced, lower_control_flow=False
-    )
-    names = sorted(traced.structured_outputs)
-    module = tf.Module()
-    module.serve = tf.function(
-        lambda **inputs: dict(zip(names, frozen(*inputs.values()), strict=True))
-    )
-    signature = module.serve.get_concrete_function(**{entry.name: entry})
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        tf.saved_model.save(module, folder, signature, _without_gradients())
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        try:
-            return bytes(converter.convert())
-        except Exception as error:  # the converter has no class of its own for it
-            raise ValueError(_explain(str(error), frozen.graph)) from None
 
 
 def _in_float32(model: Any) -> Any:
@@ -171,7 +109,7 @@ def _quantized(content: bytes, kind: str, calibrating: Array | None) -> bytes:
         return int8_weights(content)
     if calibrating is None:
         return content
-    with _quiet():
+    with quiet():
         return int8_activations(content, calibrating, interpreter.all_outputs)
 
 
@@ -187,7 +125,7 @@ def _compare(
     run, reference = interpreter.runner(content), runner(model)
     photos = fitted(model, comparison_images(model, images))
     difference = compare(
-        f"tflite {kind}",
+        kind,
         in_batches(reference, photos),
         in_batches(run, photos),
         model.get_config()["score_threshold"],
@@ -195,7 +133,8 @@ def _compare(
     )
     if data is not None:
         before, after = (
-            average_precision(model, each, data, num_images) for each in (reference, run)
+            average_precision(model, each, data, num_images)
+            for each in (reference, run)
         )
         difference = replace(
             difference,
@@ -213,59 +152,3 @@ def _has_targets(calibration: Any) -> bool:
         and isinstance(spec[1], dict)
         and "gt_boxes" in spec[1]
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the file and rename, so that a kill leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _without_gradients() -> Any:
-    import tensorflow as tf
-
-    return tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-
-
-def _explain(message: str, graph: Any) -> str:
-    """Say which ops of which layers the converter refused."""
-    names = re.findall(r"^(?:TF Select|Custom) ops: (.*)$", message, re.MULTILINE)
-    ops = sorted({op.strip() for line in names for op in line.split(",")})
-    if not ops:
-        return f"TensorFlow's converter failed: {message}"
-    places = [
-        f"{op} in " + ", ".join(sorted(_layers_with(graph, op))[:5]) for op in ops
-    ]
-    return (
-        "These ops have no TFLite form: " + "; ".join(places) + ". Replace them by ops "
-        "with a static shape and a builtin form; kvision.ops.tracing tells a layer when "
-        "it is traced for TFLite."
-    )
-
-
-def _layers_with(graph: Any, op: str) -> set[str]:
-    paths = [o.name for o in graph.get_operations() if o.type == op]
-    return {path.rpartition("/")[0] or path for path in paths}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the converter's C++ code prints: whole graphs on an error."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        logger.setLevel(level)
