@@ -1,0 +1,341 @@
+"""Detection on a device: one file that needs NumPy and LiteRT, nothing else of kvision.
+
+    detector = Detector("nuclei.tflite")
+    found = detector.detect("photo.jpg")            # or an array (H, W, 3) of 0..255
+    found.boxes, found.scores, found.names, found.masks       # in pixels of the photo
+
+    python kvision_edge.py nuclei.tflite photo.jpg            # prints json
+
+Install with `pip install ai-edge-litert`, and Pillow to read image files. The TFLite file
+is one that `kvision.export.tflite` wrote: it says how photos are resized.
+"""
+
+import argparse
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Detections", "Detector", "fit", "paste"]
+
+Array = np.ndarray
+PathName = str | PathLike[str]
+
+_FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]
+
+
+@dataclass(repr=False, eq=False)
+class Detections:
+    """What was found in one photo, best first, in the photo's own pixels.
+
+    Attributes:
+        boxes: (N, 4) float32 array: x1, y1, x2, y2, cut to the photo.
+        scores: (N,) float32 array in [0, 1].
+        labels: (N,) int32 array.
+        names: N names of classes.
+        image_size: (height, width) of the photo.
+        mask_crops: (N, h, w) float32 array in [0, 1], each mask as a grid laid over its
+            box; None without masks.
+        mask_boxes: (N, 4) float32 array, the boxes before they were cut: the grids lie
+            over these.
+    """
+
+    boxes: Array
+    scores: Array
+    labels: Array
+    names: list[str]
+    image_size: tuple[int, int]
+    mask_crops: Array | None
+    mask_boxes: Array
+
+    @property
+    def masks(self) -> Array | None:
+        """(N, H, W) bool, pasted at each call: N * H * W bytes."""
+        if self.mask_crops is None:
+            return None
+        return paste(self.mask_crops, self.mask_boxes, self.image_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for json; masks as COCO's uncompressed RLE."""
+        found: list[dict[str, Any]] = [
+            {"name": name, "label": label, "score": score, "box": box}
+            for name, label, score, box in zip(
+                self.names,
+                self.labels.tolist(),
+                self.scores.tolist(),
+                self.boxes.tolist(),
+                strict=True,
+            )
+        ]
+        if self.mask_crops is not None:
+            for i, detection in enumerate(found):
+                crop, box = self.mask_crops[i : i + 1], self.mask_boxes[i : i + 1]
+                (mask,) = paste(crop, box, self.image_size)
+                detection["segmentation"] = _run_lengths(mask)
+        return {"image_size": list(self.image_size), "detections": found}
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} detections: {', '.join(self.names)}>"
+
+
+class Detector:
+    """A detector in a TFLite file.
+
+    Args:
+        path: the file.
+        num_threads: threads of the runtime; None leaves it the choice.
+
+    Attributes:
+        class_names: names of the labels 0..K-1.
+        image_size: (height, width) of the input in pixels.
+        description: all that the file says about itself.
+
+    Raises:
+        ValueError: if the file does not come from `kvision.export.tflite`.
+        ImportError: if there is no LiteRT.
+    """
+
+    def __init__(self, path: PathName, num_threads: int | None = None) -> None:
+        self.description = _read_description(path)
+        self.class_names: list[str] = self.description["class_names"]
+        height, width = self.description["image_size"]
+        self.image_size = (height, width)
+        interpreter = _interpreter_class()(str(path), num_threads=num_threads)
+        self._run = interpreter.get_signature_runner()
+
+    def detect(
+        self, image: PathName | Array, score_threshold: float = 0.5
+    ) -> Detections:
+        """Find objects in a photo of any size.
+
+        Args:
+            image: a path, or an RGB array (H, W, 3) or grey (H, W) of values 0..255.
+            score_threshold: the least score of what is returned.
+
+        Returns:
+            The detections in pixels of the photo.
+
+        Raises:
+            ValueError: if the image has another shape.
+        """
+        photo = _load(image, self.description["num_channels"])
+        pixels, scales = fit(photo, self.image_size, self.description["resize"])
+        outputs = {k: v[0] for k, v in self._run(images=pixels[None]).items()}
+        return self._in_photo(outputs, scales, photo.shape, score_threshold)
+
+    def _in_photo(
+        self,
+        outputs: dict[str, Array],
+        scales: tuple[float, float],
+        shape: tuple[int, ...],
+        score_threshold: float,
+    ) -> Detections:
+        height, width = shape[:2]
+        whole = outputs["boxes"] / np.array([*scales[::-1]] * 2, np.float32)
+        boxes = np.clip(whole, 0, np.array([width, height] * 2, np.float32))
+        # A box that lies wholly in the padding is not in the photo.
+        in_photo = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+        is_real = (outputs["labels"] >= 0) & (outputs["scores"] >= score_threshold)
+        kept = in_photo & is_real
+        labels = outputs["labels"][kept]
+        return Detections(
+            boxes[kept],
+            outputs["scores"][kept],
+            labels,
+            [self.class_names[label] for label in labels],
+            (height, width),
+            outputs["masks"][kept] if "masks" in outputs else None,
+            whole[kept],
+        )
+
+
+def fit(
+    image: Array, image_size: tuple[int, int], resize: str
+) -> tuple[Array, tuple[float, float]]:
+    """Bring an image to the model's input size.
+
+    Args:
+        image: (h, w, C) uint8 array.
+        image_size: (height, width) of the result in pixels.
+        resize: "pad" keeps the aspect ratio and pads with 0 at the bottom and right;
+            "stretch" does not.
+
+    Returns:
+        (H, W, C) uint8 array, and (y, x) scales: pixels of the result = pixels of the
+        image * scale.
+
+    Source: the triangle filter of `tf.image.resize(antialias=True)`.
+    """
+    height, width = image.shape[:2]
+    rows, columns = image_size
+    if resize == "pad":
+        scale = min(rows / height, columns / width)
+        rows = max(1, math.floor(height * scale + 0.5))
+        columns = max(1, math.floor(width * scale + 0.5))
+    padded = np.zeros((*image_size, image.shape[2]), np.uint8)
+    if (rows, columns) == (height, width):
+        padded[:rows, :columns] = image
+    else:
+        resampled = _resample(_resample(image, rows, 0), columns, 1)
+        padded[:rows, :columns] = np.rint(resampled)
+    return padded, (rows / height, columns / width)
+
+
+def paste(
+    masks: Array, boxes: Array, size: tuple[int, int], threshold: float = 0.5
+) -> Array:
+    """Lay masks over their boxes in full-size images, exact to half a pixel.
+
+    Args:
+        masks: (N, h, w) float array in [0, 1].
+        boxes: (N, 4) array, x1, y1, x2, y2 in pixels.
+        size: (height, width) of the image in pixels.
+        threshold: a pixel belongs to the instance from this value on; at least 0.5.
+
+    Returns:
+        (N, height, width) bool array.
+    """
+    full = np.zeros((len(masks), *size), bool)
+    for image, mask, (x1, y1, x2, y2) in zip(full, masks, boxes, strict=True):
+        top, rows = _bilinear(float(y1), float(y2), mask.shape[0], size[0])
+        left, columns = _bilinear(float(x1), float(x2), mask.shape[1], size[1])
+        patch = rows @ mask @ columns.T >= threshold
+        image[top : top + len(rows), left : left + len(columns)] = patch
+    return full
+
+
+def _bilinear(start: float, end: float, cells: int, pixels: int) -> tuple[int, Array]:
+    """Weigh the cells of a mask for each pixel whose centre is in its box.
+
+    Returns:
+        The first pixel and a (P, cells) float32 matrix.
+    """
+    first = max(0, math.ceil(start - 0.5))
+    last = min(pixels - 1, math.floor(end - 0.5))
+    centres = np.arange(first, last + 1) + 0.5
+    position = (centres - start) * (cells / max(end - start, 1e-6)) - 0.5
+    distance = np.abs(position[:, None] - np.arange(cells))
+    return first, np.maximum(1.0 - distance, 0.0).astype(np.float32)
+
+
+def _resample(image: Array, size: int, axis: int) -> Array:
+    """Resample (h, w, C) along one of the first two axes; float32."""
+    image = np.moveaxis(image, axis, 0)
+    resampled = np.empty((size, *image.shape[1:]), np.float32)
+    for row, (first, weights) in zip(
+        resampled, _triangles(len(image), size), strict=True
+    ):
+        taps = image[first : first + len(weights)].astype(np.float32)
+        np.einsum("i,i...->...", weights, taps, out=row)
+    return np.moveaxis(resampled, 0, axis)
+
+
+def _triangles(old: int, new: int) -> Iterator[tuple[int, Array]]:
+    """Yield the first pixel and the weights of the pixels of each new pixel."""
+    step = np.float32(old) / np.float32(new)
+    radius = max(step, np.float32(1))
+    for i in range(new):
+        centre = (np.float32(i) + np.float32(0.5)) * step
+        first = max(0, math.ceil(centre - radius - np.float32(0.5)))
+        last = min(old - 1, math.floor(centre + radius - np.float32(0.5)))
+        distance = np.arange(first, last + 1, dtype=np.float32) + np.float32(0.5) - centre
+        weights = np.maximum(1 - np.abs(distance) / radius, 0)
+        yield first, weights / weights.sum()
+
+
+def _load(image: PathName | Array, num_channels: int) -> Array:
+    """Return (H, W, C) uint8."""
+    if isinstance(image, str | PathLike):
+        array = _read_file(image, num_channels)
+    else:
+        array = np.asarray(image)
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], num_channels, axis=-1)
+    if array.ndim == 3 and array.shape[-1] == 4 and num_channels == 3:
+        array = array[..., :3]  # alpha is ignored
+    if array.ndim != 3 or array.shape[-1] != num_channels or 0 in array.shape:
+        raise ValueError(
+            f"Expected an image (H, W, {num_channels}). Received an array of shape "
+            f"{np.shape(image)}"
+        )
+    if array.dtype != np.uint8:
+        array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
+    return array
+
+
+def _read_file(path: PathName, num_channels: int) -> Array:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError(
+            "Image files need Pillow (pip install pillow); arrays do not."
+        ) from error
+    with Image.open(path, formats=_FORMATS) as file:
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I;16"):
+            return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        if image.mode in ("P", "PA", "La", "RGBa"):
+            image = image.convert("RGBA")
+        return np.asarray(image.convert({1: "L", 4: "RGBA"}.get(num_channels, "RGB")))
+
+
+def _read_description(path: PathName) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("kvision.json"))
+    except (zipfile.BadZipFile, KeyError):
+        raise ValueError(
+            f"{path} does not say how its images are made. Expected a file that "
+            "kvision.export.tflite wrote (other tools drop what follows the model)."
+        ) from None
+
+
+def _interpreter_class() -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError:
+            raise ImportError(
+                "kvision_edge needs LiteRT: pip install ai-edge-litert"
+            ) from None
+    return Interpreter
+
+
+def _run_lengths(mask: Array) -> dict[str, Any]:
+    """Encode a mask column by column: lengths of runs, the first of 0s."""
+    flat = mask.T.reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(changes, prepend=0, append=flat.size).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[:1].any() else counts}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Detect in photos and print a line of json for each.
+
+    Args:
+        arguments: those of the command line by default.
+    """
+    parser = argparse.ArgumentParser(description="Detect objects in photos.")
+    parser.add_argument("model", help="TFLite file of kvision.export.tflite")
+    parser.add_argument("photos", nargs="+", help="image files")
+    parser.add_argument("--score-threshold", type=float, default=0.5)
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args(arguments)
+    detector = Detector(options.model, options.threads)
+    for photo in options.photos:
+        found = detector.detect(photo, options.score_threshold)
+        print(json.dumps({"path": photo, **found.to_dict()}))
+
+
+if __name__ == "__main__":
+    main()
