@@ -1,7 +1,7 @@
 """Keras layers, one concept a file."""
 
 from kvision.layers.anchors import Anchors
-from kvision.layers.detections import DetectionSelection
+from kvision.layers.detections import DetectionSelection, MaskScores
 from kvision.layers.losses import BoxLoss, MaskLoss, RPNLoss
 from kvision.layers.normalization import FrozenBatchNormalization, ImageNormalization
 from kvision.layers.proposals import ProposalSelection
@@ -23,6 +23,7 @@ __all__ = [
     "ImageNormalization",
     "MaskHead",
     "MaskLoss",
+    "MaskScores",
     "MaskTargets",
     "ProposalSelection",
     "ROIAlign",

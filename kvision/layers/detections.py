@@ -8,7 +8,7 @@ from keras import ops
 from kvision.ops import boxes as box_ops
 from kvision.ops.nms import grouped_nms
 
-__all__ = ["DetectionSelection"]
+__all__ = ["DetectionSelection", "MaskScores"]
 
 Tensor = Any
 
@@ -141,3 +141,26 @@ class DetectionSelection(keras.layers.Layer):
             "min_size": self.min_size,
             "delta_weights": self.delta_weights,
         }
+
+
+@keras.saving.register_keras_serializable("kvision")
+class MaskScores(keras.layers.Layer):
+    """Turn the mask logits of detections into probabilities, 0 for padding.
+
+    Args:
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, mask_logits: Tensor, labels: Tensor) -> Tensor:
+        """Squash (B, M, m, m) logits; (B, M) int32 labels are -1 for padding."""
+        is_detection = ops.cast(labels >= 0, "float32")[..., None, None]
+        return ops.sigmoid(mask_logits) * is_detection
+
+    def compute_output_shape(
+        self, mask_logits_shape: tuple[int | None, ...], labels_shape: Any
+    ) -> tuple[int | None, ...]:
+        """Keep the shape of the logits."""
+        return mask_logits_shape

@@ -201,12 +201,12 @@ class MaskHead(keras.layers.Layer):
             hidden = conv(hidden)
         hidden = ops.reshape(self.enlarge(hidden), (-1, side * side * 4, self.channels))
         labels = ops.clip(ops.reshape(labels, (-1,)), 0, self.num_classes - 1)
-        kernel = ops.cast(ops.take(self.class_kernel, labels, axis=0), hidden.dtype)
-        bias = ops.cast(ops.take(self.class_bias, labels, axis=0), "float32")
+        kernel = _rows(self.class_kernel, labels, hidden.dtype)
+        bias = _rows(self.class_bias[:, None], labels, "float32")
         logits = ops.matmul(hidden, kernel[:, :, None])
         logits = ops.reshape(logits, (-1, side, side, 2, 2))
         logits = ops.transpose(logits, (0, 1, 3, 2, 4))
-        logits = ops.cast(logits, "float32") + bias[:, None, None, None, None]
+        logits = ops.cast(logits, "float32") + bias[:, :, None, None, None]
         leading = [-1 if size is None else size for size in regions[1:]]
         return ops.reshape(logits, (-1, *leading, 2 * side, 2 * side))
 
@@ -223,3 +223,14 @@ class MaskHead(keras.layers.Layer):
             "channels": self.channels,
             "num_convs": self.num_convs,
         }
+
+
+def _rows(weight: Tensor, indices: Tensor, dtype: str) -> Tensor:
+    """Gather rows of a (K, C) weight, with a dense gradient.
+
+    The gradient of a gather along the first axis is a list of rows. Keras' optimizers
+    take them for different ones, but many regions are of the same class: norms and
+    squares would be wrong. Along the last axis TensorFlow adds them up.
+    """
+    columns = ops.take(ops.transpose(weight), indices, axis=1)
+    return ops.cast(ops.transpose(columns), dtype)

@@ -9,6 +9,9 @@ __all__ = ["Detector"]
 
 Tensor = Any
 
+# Targets with a row for each object, padded.
+_PER_ROW = ("gt_boxes", "gt_labels", "gt_masks")
+
 
 @keras.saving.register_keras_serializable("kvision")
 class Detector(keras.Model):
@@ -45,6 +48,8 @@ class Detector(keras.Model):
         name: str | None = None,
     ) -> None:
         super().__init__(inputs=inputs, outputs=outputs, name=name)
+        # By its name `compile` decides whether the loss needs scaling.
+        self.dtype_policy = arguments["dtype"]
         self._compute_losses = losses
         self._loss_means = [keras.metrics.Mean(name=name) for name in loss_names]
         # A closure: Keras would turn a dict attribute into a tracked container.
@@ -202,7 +207,23 @@ def _unpack(data: Any) -> tuple[Tensor, dict[str, Tensor]]:
         )
     if weight is not None:
         raise ValueError("A detector takes no sample_weight.")
+    if targets["gt_labels"].shape[1] in (0, None):
+        targets = _with_one_more_row(targets)
     return images, targets
+
+
+def _with_one_more_row(targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pad batches that may have no row: there is no best match among none."""
+    import tensorflow as tf
+
+    def padded(name: str, rows: Tensor) -> Tensor:
+        if name not in _PER_ROW:
+            return rows
+        widths = [(0, 0), (0, 1)] + [(0, 0)] * (len(rows.shape) - 2)
+        padding = tf.cast(-1 if name == "gt_labels" else 0, rows.dtype)
+        return tf.pad(rows, widths, constant_values=padding)
+
+    return {name: padded(name, rows) for name, rows in targets.items()}
 
 
 def _without_common_padding(targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -218,8 +239,7 @@ def _without_common_padding(targets: dict[str, Tensor]) -> dict[str, Tensor]:
     )
     number = tf.shape(is_row)[1]
     last = tf.reduce_max(tf.where(is_row, tf.range(1, number + 1)[None, :], 1))
-    per_row = ("gt_boxes", "gt_labels", "gt_masks")
     return {
-        name: value[:, :last] if name in per_row else value
+        name: value[:, :last] if name in _PER_ROW else value
         for name, value in targets.items()
     }

@@ -287,9 +287,7 @@ def build_rcnn(
     if masks:
         pooled = mask_align(pooled_maps, outputs["boxes"])
         logits = mask_head(pooled, outputs["labels"])
-        outputs["masks"] = keras.layers.Activation(
-            "sigmoid", dtype="float32", name="masks"
-        )(logits)
+        outputs["masks"] = layers.MaskScores(name="masks")(logits, outputs["labels"])
 
     losses = RCNNLosses(
         features=keras.Model(images, maps, name="features"),

@@ -200,6 +200,8 @@ def _moves(gradient: Any) -> bool:
     """Tell whether there is a gradient other than 0; it must be finite."""
     if gradient is None:
         return False
+    # Keras' optimizers square and clip the rows of a sparse gradient one by one.
+    assert not isinstance(gradient, tf.IndexedSlices), "a sparse gradient"
     gradient = ops.convert_to_numpy(gradient)
     assert np.isfinite(gradient).all()
     return bool(np.any(gradient))

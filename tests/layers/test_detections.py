@@ -136,3 +136,11 @@ def test_images_do_not_influence_each_other(num_classes: int) -> None:
         alone = layer(logits[rows], deltas[rows], proposals[rows], is_proposal[rows])
         for name, value in to_numpy(alone).items():
             np.testing.assert_allclose(together[name][i], value[0], atol=1e-4)
+
+
+def test_masks_of_padding_are_zero() -> None:
+    logits = np.zeros((1, 3, 1, 2), np.float32)
+    logits[0, :, 0, 1] = np.log(3)
+    scores = layers.MaskScores()(logits, np.int32([[4, 0, -1]]))
+    expected = [[[[0.5, 0.75]], [[0.5, 0.75]], [[0, 0]]]]
+    np.testing.assert_allclose(to_numpy(scores), expected, rtol=1e-6)

@@ -181,6 +181,12 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
         {"always_float32": True, "gradients_to": (0, 1)},
     ),
     (
+        layers.MaskScores,
+        {},
+        (normal(BATCH, 4, 6, 6), np.tile(np.int32([2, 0, -1, -1]), (BATCH, 1))),
+        {"always_float32": True, "gradients_to": (0,)},
+    ),
+    (
         layers.AnchorTargets,
         {
             "num_samples": 32,

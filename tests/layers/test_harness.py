@@ -63,6 +63,12 @@ class LazyGradient(Sound):
         return ops.matmul(x, self.kernel) + ops.stop_gradient(self.bias) + self.gain
 
 
+class SparseGradient(Sound):
+    def call(self, x: Any) -> Any:
+        rows = ops.take(self.kernel, [0, 0, 1], axis=0)
+        return rows * self.gain + self.bias + ops.sum(x, axis=-1, keepdims=True)
+
+
 class WrongShape(Sound):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], self.units + 1)
@@ -97,6 +103,7 @@ FAULTS: dict[type, tuple[type[Exception], str]] = {
     WrongConfig: (AssertionError, "get_config"),
     ForgetfulConfig: (AssertionError, "trainable"),
     LazyGradient: (AssertionError, "no gradient reaches"),
+    SparseGradient: (AssertionError, "a sparse gradient"),
     WrongShape: (AssertionError, "promised shape"),
     WrongDtype: (AssertionError, "promised dtype"),
     OtherInGraph: (AssertionError, "graph against eager"),
