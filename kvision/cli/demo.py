@@ -58,7 +58,9 @@ def run(output: Path, seed: int) -> dict[str, Any]:
         f"Training on {_TRAIN_IMAGES} images of {_SIZE[0]} x {_SIZE[1]} pixels in "
         f"{policy}, {model.count_params():,} parameters"
     )
-    model.fit(train, epochs=_EPOCHS, shuffle=False)
+    bar, line_per_epoch = 1, 2
+    verbose = bar if console.is_terminal else line_per_epoch
+    model.fit(train, epochs=_EPOCHS, verbose=verbose, shuffle=False)
 
     metrics = COCOMetrics(test, test.annotations)
     scores = metrics.score(model)
@@ -74,9 +76,7 @@ def run(output: Path, seed: int) -> dict[str, Any]:
         "saved_model": kv.export.saved_model(
             model, files["saved_model"], images=photos, overwrite=True
         ),
-        "tflite": kv.export.tflite(
-            model, files["tflite"], images=photos, overwrite=True
-        ),
+        "tflite": kv.export.tflite(model, files["tflite"], images=photos),
     }
     result = {
         "seconds": round(time.monotonic() - start, 1),

@@ -186,10 +186,8 @@ def _compare_image(
     score_threshold: float,
     tolerance: Tolerance | None,
 ) -> _Image:
-    counts = [
-        _counts(side, score_threshold, reference["scores"][-1], candidate["scores"][-1])
-        for side in (reference, candidate)
-    ]
+    least = [float(side["scores"].min()) for side in (reference, candidate)]
+    counts = [_counts(side, score_threshold, *least) for side in (reference, candidate)]
     pairs, num_matched = [], 0
     unmatched = [counts[0].copy(), counts[1].copy()]
     for row, partner in _partners(reference, candidate):
@@ -212,12 +210,12 @@ def _compare_image(
     return _Image(int(counts[0].sum()), num_matched, num_unmatched, pairs)
 
 
-def _counts(side: Outputs, score_threshold: float, *last_scores: float) -> Array:
+def _counts(side: Outputs, score_threshold: float, *least_scores: float) -> Array:
     """Tell which detections are not on a threshold.
 
-    A full list has one more threshold: the score of its last detection.
+    A list without padding has one more threshold: its least score.
     """
-    thresholds = [score_threshold, *(score for score in last_scores if score > 0)]
+    thresholds = [score_threshold, *(score for score in least_scores if score > 0)]
     is_clear = np.all(
         [side["scores"] > threshold + _SCORE_MARGIN for threshold in thresholds], axis=0
     )

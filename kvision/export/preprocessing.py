@@ -25,11 +25,25 @@ def decode(contents: Tensor, num_channels: int = 3) -> Tensor:
     Returns:
         (h, w, num_channels) uint8 tensor; the high byte of 16-bit values.
     """
-    image = tf.io.decode_image(contents, channels=num_channels, expand_animations=False)
-    image = upright(
-        tf.ensure_shape(image, (None, None, num_channels)), exif_orientation(contents)
+
+    def any_format() -> Tensor:
+        return tf.io.decode_image(
+            contents, channels=num_channels, expand_animations=False
+        )
+
+    def jpeg() -> Tensor:
+        # decode_image takes a faster transform, up to 4 off what Pillow and others do.
+        return tf.io.decode_jpeg(
+            contents, channels=num_channels, dct_method="INTEGER_ACCURATE"
+        )
+
+    image = (
+        any_format()
+        if num_channels == 4  # of which JPEG knows nothing
+        else tf.cond(tf.io.is_jpeg(contents), jpeg, any_format)
     )
-    return tf.ensure_shape(image, (None, None, num_channels))
+    image = tf.ensure_shape(image, (None, None, num_channels))
+    return upright(image, exif_orientation(contents))
 
 
 def fit(

@@ -16,6 +16,7 @@ from kvision.export.matching import Difference, Tolerance, compare
 from kvision.export.parity import Parity, check, in_batches, runner
 from kvision.export.preprocessing import decode, fit
 from kvision.export.samples import comparison_images, fitted
+from kvision.export.twin import in_float32
 
 __all__ = ["saved_model"]
 
@@ -48,7 +49,8 @@ def saved_model(
     The assets `labels.txt` and `kvision.json` hold class names and preprocessing.
 
     Args:
-        model: a detector of `kvision.models`.
+        model: a detector of `kvision.models`. Under a half-precision policy its
+            float32 twin is exported.
         path: the folder to write, for TF Serving NAME/VERSION, such as
             "saved_models/nuclei/1".
         images: photos of any size to compare on: paths, arrays, a data set. By default
@@ -65,6 +67,7 @@ def saved_model(
         ValueError: `model` is not a detector.
     """
     description = describe(model)
+    model = in_float32(model)
     path = Path(path)
     with new_folder(path, overwrite) as folder:
         _save(model, folder, description)

@@ -17,6 +17,7 @@ from kvision.export.matching import Tolerance, compare
 from kvision.export.parity import Parity, check, in_batches, runner
 from kvision.export.precision import average_precision
 from kvision.export.samples import calibration_images, comparison_images, fitted
+from kvision.export.twin import in_float32
 from kvision.export.weight_quantization import float16_weights, int8_weights
 
 __all__ = ["tflite"]
@@ -79,7 +80,7 @@ def tflite(
     if path.suffix != ".tflite":
         raise ValueError(f"path must end in .tflite. Received: {path}")
     description = {**describe(model), "quantize": kind}
-    model = _in_float32(model)
+    model = in_float32(model)
     calibrating = calibration_images(model, calibration) if kind == "int8" else None
     content = _quantized(convert(model), kind, calibrating)
     check_builtin(content)
@@ -90,16 +91,6 @@ def tflite(
     parity = _compare(model, path, content, kind, images, data, num_images)
     write_file(path, with_description(content, description))
     return parity
-
-
-def _in_float32(model: Any) -> Any:
-    """Return the model, or its twin that computes in float32."""
-    config = model.get_config()
-    if config.get("dtype") in (None, "float32"):
-        return model
-    twin = type(model).from_config({**config, "dtype": "float32"})
-    twin.set_weights(model.get_weights())
-    return twin
 
 
 def _quantized(content: bytes, kind: str, calibrating: Array | None) -> bytes:
