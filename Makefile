@@ -62,10 +62,12 @@ imports: $(INSTALLED) ## who may import whom
 
 docs: $(INSTALLED) ## the API reference from the docstrings, in docs/api
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
-	$(BIN)/pdoc --docformat google --output-directory docs/api kvision kvision.train.callbacks $(ARGS)
+	$(BIN)/pdoc --docformat google --output-directory docs/api \
+		kvision kvision.train.callbacks kvision_edge $(ARGS)
 
-bench: $(INSTALLED) ## measurements (see benchmarks/)
-	$(BIN)/python benchmarks/run.py $(ARGS)
+BENCH ?= nuclei
+bench: $(INSTALLED) ## measure: make bench BENCH=nuclei ARGS="--help" (see benchmarks/)
+	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist *.egg-info docs/api

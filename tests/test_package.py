@@ -102,3 +102,12 @@ def test_import_registers_every_layer() -> None:
     )
     layers = importlib.import_module("kvision.layers")
     assert {f"kvision>{name}" for name in layers.__all__} <= set(found)
+
+
+def test_edge_runtime_starts_without_tensorflow_or_kvision() -> None:
+    found = run_python(
+        "import json, sys, kvision_edge\nprint(json.dumps(list(sys.modules)))"
+    )
+    top_level = {name.partition(".")[0] for name in found}
+    assert "numpy" in top_level
+    assert not top_level & {"kvision", "keras", "tensorflow", "pycocotools", "PIL"}
