@@ -31,7 +31,8 @@ def run_as_script(code: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.M)
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
 
