@@ -295,7 +295,7 @@ def build_rcnn(
         rpn=rpn,
         box_align=box_align,
         box_head=box_head,
-        mask_align=mask_align if masks else None,
+        mask_align=mask_align,
         mask_head=mask_head if masks else None,
         anchor_targets=layers.AnchorTargets(
             rpn_num_samples,

@@ -28,7 +28,7 @@ class RCNNLosses:
     rpn: layers.RPN
     box_align: layers.ROIAlign
     box_head: layers.BoxHead
-    mask_align: layers.ROIAlign | None
+    mask_align: layers.ROIAlign
     mask_head: layers.MaskHead | None
     anchor_targets: layers.AnchorTargets
     proposals: layers.ProposalSelection
@@ -79,11 +79,14 @@ class RCNNLosses:
         pooled = self.box_align(pooled_maps, roi_targets["rois"])
         losses |= self.box_loss(*self.box_head(pooled), roi_targets)
         if self.mask_head is not None:
-            losses |= self._mask_losses(pooled_maps, roi_targets, targets)
+            losses |= self._mask_losses(
+                self.mask_head, pooled_maps, roi_targets, targets
+            )
         return losses
 
     def _mask_losses(
         self,
+        mask_head: layers.MaskHead,
         maps: dict[str, Tensor],
         roi_targets: dict[str, Tensor],
         targets: dict[str, Tensor],
@@ -98,7 +101,7 @@ class RCNNLosses:
         pooled = self.mask_align(
             maps, mask_targets["rois"], mask_targets["image_indices"]
         )
-        logits = self.mask_head(pooled, mask_targets["labels"])
+        logits = mask_head(pooled, mask_targets["labels"])
         return self.mask_loss(logits, mask_targets)
 
 

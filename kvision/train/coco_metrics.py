@@ -234,7 +234,7 @@ class COCOMetrics(keras.callbacks.Callback):
             )
 
 
-def _as_numpy(dataset: Iterable[Any]) -> Iterator[Batch]:
+def _as_numpy(dataset: Any) -> Iterator[Batch]:
     """Iterate over a tf.data.Dataset, or any iterable of batches, in numpy arrays."""
     needed = ("image_ids", "scales", "original_sizes")
     batches = dataset.as_numpy_iterator() if _is_tf_data(dataset) else dataset

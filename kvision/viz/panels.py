@@ -67,8 +67,9 @@ def mosaic(
         max(image.width for image in images),
     )
     gap = max(4, round(width / 80))
-    font = ImageFont.load_default(size=max(12, round(width / 32)))
-    header = round(font.size * 1.5) if captions is not None else 0
+    font_size = max(12, round(width / 32))
+    font = ImageFont.load_default(size=font_size)
+    header = round(font_size * 1.5) if captions is not None else 0
     rows = math.ceil(len(images) / columns)
     page = Image.new(
         "RGB",
