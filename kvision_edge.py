@@ -1,13 +1,13 @@
 """Detection on a device: one file that needs NumPy and LiteRT, nothing else of kvision.
 
     detector = Detector("nuclei.tflite")
-    found = detector.detect("photo.jpg")            # or an array (H, W, 3) of 0..255
-    found.boxes, found.scores, found.names, found.masks       # in pixels of the photo
+    found = detector.detect("photo.jpg")       # or an array (H, W, 3) of 0..255
+    found.boxes, found.scores, found.names, found.masks   # in pixels of the photo
 
     python kvision_edge.py nuclei.tflite photo.jpg            # prints json
 
-Install with `pip install ai-edge-litert`, and Pillow to read image files. The TFLite file
-is one that `kvision.export.tflite` wrote: it says how photos are resized.
+Install with `pip install ai-edge-litert`, and Pillow to read image files. The TFLite
+file is one that `kvision.export.tflite` wrote: it says how photos are resized.
 """
 
 import argparse
@@ -246,7 +246,8 @@ def _triangles(old: int, new: int) -> Iterator[tuple[int, Array]]:
         centre = (np.float32(i) + np.float32(0.5)) * step
         first = max(0, math.ceil(centre - radius - np.float32(0.5)))
         last = min(old - 1, math.floor(centre + radius - np.float32(0.5)))
-        distance = np.arange(first, last + 1, dtype=np.float32) + np.float32(0.5) - centre
+        centres = np.arange(first, last + 1, dtype=np.float32) + np.float32(0.5)
+        distance = centres - centre
         weights = np.maximum(1 - np.abs(distance) / radius, 0)
         yield first, weights / weights.sum()
 
@@ -263,8 +264,7 @@ def _load(image: PathName | Array, num_channels: int) -> Array:
         array = array[..., :3]  # alpha is ignored
     if array.ndim != 3 or array.shape[-1] != num_channels or 0 in array.shape:
         raise ValueError(
-            f"Expected an image (H, W, {num_channels}). Received an array of shape "
-            f"{np.shape(image)}"
+            f"Expected an image (H, W, {num_channels}). Received shape {array.shape}"
         )
     if array.dtype != np.uint8:
         array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
@@ -316,7 +316,11 @@ def _run_lengths(mask: Array) -> dict[str, Any]:
     flat = mask.T.reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     counts = np.diff(changes, prepend=0, append=flat.size).tolist()
-    return {"size": list(mask.shape), "counts": [0, *counts] if flat[:1].any() else counts}
+    starts_with_object = flat[:1].any()
+    return {
+        "size": list(mask.shape),
+        "counts": [0, *counts] if starts_with_object else counts,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

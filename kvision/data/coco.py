@@ -89,8 +89,8 @@ def coco(
             XLA compile again.) An endless dataset without it fills its last batch.
         num_shards: number of workers that share the data.
         shard_index: which of them this is.
-        cache: True keeps decoded images in memory, a path keeps them in that folder;
-            no larger than the model can use.
+        cache: True keeps decoded images and masks in memory, a path keeps images in
+            that folder; no larger than the model can use.
         on_error: "raise" stops at errors; "skip" decodes every image once at the
             start and leaves what is broken out, with a warning that counts and names.
 

@@ -65,7 +65,10 @@ def _paste_rows(
 
 def _uncover(sample: Sample, covered: tf.Tensor) -> Sample:
     """Take what is covered from masks, and shrink boxes to what is left of them."""
-    boxes, labels, masks = (sample[k] for k in ("gt_boxes", "gt_labels", "gt_masks"))
+    rows = tf.where(rows_in_use(sample["gt_boxes"], sample["gt_labels"]))[:, 0]
+    boxes, labels, masks = (
+        tf.gather(sample[name], rows) for name in ("gt_boxes", "gt_labels", "gt_masks")
+    )
     hidden = _read_on_grids(covered, boxes, masks.shape[-1])
     left = tf.cast(tf.round(tf.cast(masks, tf.float32) * (1.0 - hidden)), masks.dtype)
     changed = tf.reduce_any(left != masks, axis=(1, 2)) & (labels >= 0)

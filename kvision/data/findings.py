@@ -1,4 +1,21 @@
-"""What is wrong with a data set: single findings, a report of them, one exception."""
+"""What is wrong with a data set: single findings, a report of them, one exception.
+
+Codes of findings about image files:
+
+    A1 missing or unreadable · A2 empty · A3 not an image · A4 cut off or damaged ·
+    A5 JPEG without its end mark · A6 named as another format · A7 EXIF orientation ·
+    A8 pixels that are converted, or refused · A9 unsupported format, or an animation ·
+    A10 too many pixels · A11 tiny · A12 another size than annotated · A13 the same
+    picture twice · A14 a name that leads out of the folder · A15 nothing to learn from
+
+and about annotations:
+
+    B1 outline of the json · B2 categories · B4 box without area · B5 box of no finite
+    numbers · B6 box outside · B7 box of another convention · B8 more objects than
+    asked for · B9 crowd regions · B10 ids and missing fields · B11 malformed polygon,
+    or none · B12 polygon not finite or far outside · B13 malformed RLE · B14 empty
+    mask, or not that of its box · B15 keypoints
+"""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field

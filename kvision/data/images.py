@@ -127,9 +127,12 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
         with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
             orientation = _orientation(image)
             return _upright_rgb(image, orientation)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever they trip over
         scan_image(path)  # says more precisely what is wrong, if the header shows it
-        return _damaged(path)
+        message = f"the file is damaged, its pixels cannot be decoded ({error})"
+        _fail("A4", path, message, _REPLACE)
 
 
 def resized_size(
@@ -242,9 +245,9 @@ def _scan(path: str, file: BinaryIO) -> ImageInfo:
             f"refused before decoding: {error}",
             "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file.",
         )
-    except DataError:
+    except (DataError, MemoryError):
         raise
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except Exception as error:  # Pillow's readers raise whatever they trip over
         _fail("A4", path, f"the header is damaged ({error})", _REPLACE)
 
 
@@ -353,13 +356,9 @@ def _is_whole_without_end(path: str) -> bool:
             np.asarray(Image.open(io.BytesIO(data + more + b"\xff\xd9")))
             for more in (b"", b"\x35\xa6\x5c" * 50)
         )
-    except (OSError, ValueError, SyntaxError, EOFError):
+    except Exception:
         return False
     return np.array_equal(plain, followed)
-
-
-def _damaged(path: str) -> NoReturn:
-    _fail("A4", path, "the file is damaged, its pixels cannot be decoded", _REPLACE)
 
 
 def _fail(code: str, path: str, message: str, remedy: str) -> NoReturn:

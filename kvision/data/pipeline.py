@@ -75,6 +75,8 @@ class Options:
             _refuse("image_size", "(height, width) in pixels", self.image_size)
         if self.batch_size < 1:
             _refuse("batch_size", "at least 1", self.batch_size)
+        if not 0 <= self.seed < 2**31:
+            _refuse("seed", "from 0 to 2**31 - 1", self.seed)
         if self.resize not in ("pad", "stretch"):
             _refuse("resize", '"pad" or "stretch"', self.resize)
         if not 0 <= self.shard_index < self.num_shards:
@@ -247,10 +249,19 @@ def _loader(source: Source, options: Options) -> Callable[[tf.Tensor], Sample]:
     cells = options.mask_size
     ids = np.asarray(source.image_ids, np.int64)
 
+    objects: dict[int, tuple[np.ndarray, ...]] = {}
+
+    def load_objects(number: int) -> tuple[np.ndarray, ...]:
+        if options.cache is not True:
+            return source.load_objects(number, cells)
+        if number not in objects:
+            objects[number] = source.load_objects(number, cells)
+        return objects[number]
+
     def load(index: np.ndarray) -> tuple[np.ndarray, ...]:
         number = int(index)
         image, size = images(number)
-        boxes, labels, masks = source.load_objects(number, cells)
+        boxes, labels, masks = load_objects(number)
         # A cached image may be smaller than the file whose pixels the boxes count.
         scale = np.divide(image.shape[:2], size)[[1, 0, 1, 0]]
         boxes = (boxes * scale).astype(np.float32)

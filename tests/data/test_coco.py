@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from kvision.data import DataError, coco, find_coco, load_image, split_coco
@@ -285,24 +284,3 @@ def test_real_photos_come_back(shared_data: Path) -> None:
     assert len(overlaps) > 100
     assert np.mean(overlaps) > 0.99
     assert np.percentile(overlaps, 2) > 0.9
-
-
-def mode(path: Path) -> str:
-    with Image.open(path) as image:
-        return image.mode
-
-
-def test_grey_photos(shared_data: Path) -> None:
-    root = shared_data / "coco_mini"
-    folder = root / "train2017"
-    grey = {path.name for path in folder.iterdir() if mode(path) == "L"}
-    assert grey
-    content = json.loads((root / "annotations/instances_train2017.json").read_text())
-    content["images"] = [i for i in content["images"] if i["file_name"] in grey]
-    ids = {image["id"] for image in content["images"]}
-    content["annotations"] = [
-        one for one in content["annotations"] if one["image_id"] in ids
-    ]
-    images, _ = load(content, folder, batch_size=1, image_size=(64, 64))
-    assert images.shape == (1, 64, 64, 3)
-    np.testing.assert_array_equal(images[..., 0], images[..., 2])

@@ -216,6 +216,37 @@ def test_damage_inside_names_the_file(tmp_path: Path) -> None:
         load_image(path)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_flipped_bytes(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a file holds: three channels, or an error that names the file."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    data = io.BytesIO()
+    pixels = RANDOM.integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(data, kind)
+    original = np.frombuffer(data.getvalue(), np.uint8)
+    random = np.random.default_rng(0)
+    path = tmp_path / "flipped.jpg"
+    outcomes, messages = set(), []
+    for trial in range(120):
+        spoilt = original.copy()
+        # Headers, where most harm is done, are hit in every other trial.
+        reach = min(64, len(spoilt)) if trial % 2 else len(spoilt)
+        places = random.integers(0, reach, random.integers(1, 4))
+        spoilt[places] = random.integers(0, 256, len(places))
+        path.write_bytes(spoilt[: random.integers(len(spoilt) // 2, len(spoilt) + 1)])
+        try:
+            outcomes.add(load_image(path).shape[2:])
+        except DataError as error:
+            outcomes.add(())
+            messages.append(str(error))
+    assert outcomes <= {(), (3,)}
+    assert () in outcomes
+    assert all("flipped.jpg" in message for message in messages)
+
+
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
     path = save(
         tmp_path / "x.tif", Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"

@@ -240,6 +240,7 @@ def test_loading_errors_name_the_image() -> None:
         ({"batch_size": 0}, "batch_size must be at least 1. Received: batch_size=0"),
         ({"resize": "crop"}, "resize must be"),
         ({"shard_index": 2, "num_shards": 2}, "from 0 to num_shards - 1 = 1"),
+        ({"seed": -1}, "seed must be from 0"),
         ({"mask_size": 0}, "mask_size must be"),
         ({"max_instances": 0}, "max_instances must be"),
         ({"first_step": 3}, "first_step must be given with first_epoch"),

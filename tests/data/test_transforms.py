@@ -120,12 +120,12 @@ def test_rotation_by_hand() -> None:
     np.testing.assert_allclose(turned_slowly["gt_boxes"], turned["gt_boxes"], atol=0.3)
 
 
-@pytest.mark.parametrize("size", [(96, 128), (64, 64), (200, 150), (33, 300)])
+@pytest.mark.parametrize("size", [(96, 128), (64, 64), (200, 150), (33, 300), (1, 500)])
 def test_fitting_is_the_rule_of_resizing(size: tuple[int, int]) -> None:
     """The pipeline's map and prediction's resizing give the same pixels."""
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (*size, 3), np.uint8)
-    boxes = tf.constant([[3.0, 4.0, 20.5, 30.0]])
+    boxes = tf.constant([[3.0, 0.0, 20.5, float(size[0])]])
     labels = tf.constant([0])
     fitted = resized_size(*size, (80, 100))
     scale = np.divide(fitted, size)
