@@ -117,14 +117,16 @@ class Detector:
         """Find objects in a photo of any size.
 
         Args:
-            image: a path, or an RGB array (H, W, 3) or grey (H, W) of values 0..255.
+            image: a path, or an RGB array (H, W, 3) or grey (H, W) of values 0..255
+                (of uint16 the high byte counts).
             score_threshold: the least score of what is returned.
 
         Returns:
             The detections in pixels of the photo.
 
         Raises:
-            ValueError: if the image has another shape.
+            ValueError: if the image has another shape, values beyond 0..255 or in
+                0..1, or its file is damaged.
         """
         photo = _load(image, self.description["num_channels"])
         pixels, scales = fit(photo, self.image_size, self.description["resize"])
@@ -266,9 +268,25 @@ def _load(image: PathName | Array, num_channels: int) -> Array:
         raise ValueError(
             f"Expected an image (H, W, {num_channels}). Received shape {array.shape}"
         )
-    if array.dtype != np.uint8:
-        array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
-    return array
+    return _as_uint8(array)
+
+
+def _as_uint8(array: Array) -> Array:
+    """Bring values to 0..255 by the rules of `kvision.detect`, or refuse them."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return (array >> 8).astype(np.uint8)
+    if array.dtype.kind not in "uif":
+        raise ValueError(f"Expected numbers in 0..255. Received dtype {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    looks_scaled = array.dtype.kind == "f" and 0 < high <= 1
+    if not (low >= 0 and high <= 255) or looks_scaled:
+        raise ValueError(
+            f"Expected values in 0..255. Received: {low:g} to {high:g}"
+            + ("; multiply by 255" if looks_scaled else "")
+        )
+    return np.rint(array).astype(np.uint8)
 
 
 def _read_file(path: PathName, num_channels: int) -> Array:
@@ -278,13 +296,23 @@ def _read_file(path: PathName, num_channels: int) -> Array:
         raise ImportError(
             "Image files need Pillow (pip install pillow); arrays do not."
         ) from error
-    with Image.open(path, formats=_FORMATS) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I;16"):
-            return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        if image.mode in ("P", "PA", "La", "RGBa"):
-            image = image.convert("RGBA")
-        return np.asarray(image.convert({1: "L", 4: "RGBA"}.get(num_channels, "RGB")))
+    try:
+        with Image.open(path, formats=_FORMATS) as file:
+            return _pixels(ImageOps.exif_transpose(file), num_channels)
+    except (FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise whatever they trip over
+        raise ValueError(f"{path} cannot be read as an image: {error}") from None
+
+
+def _pixels(image: Any, num_channels: int) -> Array:
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its mode is {image.mode!r}; scale its values to 0..255")
+    if image.mode in ("P", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    return np.asarray(image.convert({1: "L", 4: "RGBA"}.get(num_channels, "RGB")))
 
 
 def _read_description(path: PathName) -> dict[str, Any]:
@@ -335,10 +363,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--score-threshold", type=float, default=0.5)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
-    detector = Detector(options.model, options.threads)
-    for photo in options.photos:
-        found = detector.detect(photo, options.score_threshold)
-        print(json.dumps({"path": photo, **found.to_dict()}))
+    try:
+        detector = Detector(options.model, options.threads)
+        for photo in options.photos:
+            found = detector.detect(photo, options.score_threshold)
+            print(json.dumps({"path": photo, **found.to_dict()}), flush=True)
+    except (ImportError, OSError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":
