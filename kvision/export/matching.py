@@ -88,8 +88,9 @@ class Difference:
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether there were enough detections, or an AP, to judge by."""
-        return self.num_detections >= _ENOUGH or self.ap is not None
+        """Whether there were enough detections, or an AP to lose, to judge by."""
+        model_aps = [model for model, _ in (self.ap or {}).values()]
+        return self.num_detections >= _ENOUGH or max(model_aps, default=0) > 0
 
     @property
     def problems(self) -> list[str]:

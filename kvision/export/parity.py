@@ -58,6 +58,9 @@ class Parity:
         console = Console()
         console.print(self._table())
         for each in self.differences:
+            if each.ap:
+                text = f"{each.form}: {_ap_text(each.ap)}"
+                console.print(text, highlight=False, soft_wrap=True)
             if not each.is_conclusive:
                 console.print(
                     f"{each.form}: only {each.num_detections} detections to compare, "
@@ -73,13 +76,11 @@ class Parity:
         megabytes = f"{self.num_bytes / 1e6:.1f} MB"
         table = Table(
             title=f"{self.path} ({megabytes}) against the model, {images} images",
-            caption="median / largest difference of pairs; AP in points",
+            caption="median / largest difference of pairs",
         )
         table.add_column("form", no_wrap=True)
         for column in ("found", "no pair", "boxes px", "scores", "masks"):
             table.add_column(column, justify="right", no_wrap=True)
-        if any(each.ap for each in self.differences):
-            table.add_column("AP lost", justify="right", no_wrap=True)
         for each in self.differences:
             spreads = (each.boxes, each.scores, each.masks)
             table.add_row(
@@ -87,7 +88,6 @@ class Parity:
                 str(each.num_detections),
                 str(each.num_unmatched),
                 *(_spread_text(spread) for spread in spreads),
-                *([_ap_text(each.ap)] if each.ap else []),
             )
         return table
 
@@ -165,7 +165,9 @@ def _spread_text(spread: Spread | None) -> str:
 
 
 def _ap_text(ap: dict[str, tuple[float, float]]) -> str:
-    return "\n".join(
-        f"{name.removesuffix('_ap')} {100 * (model - form):.2f}"
+    losses = (
+        f"{name.replace('_ap', ' AP')} {100 * model:.2f} to {100 * form:.2f} "
+        f"({100 * (form - model):+.2f} points)"
         for name, (model, form) in ap.items()
     )
+    return ", ".join(losses)

@@ -106,7 +106,8 @@ def _forget_gradients(folder: Path) -> None:
 
 
 def _assets(folder: Path, description: dict[str, Any]) -> list[Any]:
-    (folder / LABELS).write_text("\n".join(description["class_names"]) + "\n")
+    labels = "\n".join(description["class_names"]) + "\n"
+    (folder / LABELS).write_text(labels, encoding="utf-8")
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2))
     return [tf.saved_model.Asset(str(folder / name)) for name in (LABELS, DESCRIPTION)]
 

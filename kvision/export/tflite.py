@@ -84,12 +84,13 @@ def tflite(
     calibrating = calibration_images(model, calibration) if kind == "int8" else None
     content = _quantized(convert(model), kind, calibrating)
     check_builtin(content)
+    content = with_description(content, description)
     if calibrating is not None and images is None:
         images = calibrating
     if data is None and kind != "float32" and _has_targets(calibration):
         data = calibration
     parity = _compare(model, path, content, kind, images, data, num_images)
-    write_file(path, with_description(content, description))
+    write_file(path, content)
     return parity
 
 

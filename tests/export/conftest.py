@@ -1,5 +1,6 @@
 """One small detector and its exported forms for all tests of export."""
 
+import sys
 from pathlib import Path
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from kvision.export import Parity, saved_model, tflite
+from kvision.export.flatbuffer import read, write
 from tests.export.detector import small_detector, textured_images
 
 
@@ -34,3 +36,33 @@ def lite(
 ) -> Parity:
     path: Path = tmp_path_factory.mktemp("tflite") / "shapes.tflite"
     return tflite(detector, path, images=images)
+
+
+@pytest.fixture(scope="session")
+def content(lite: Parity) -> bytes:
+    """The float32 TFLite file of `detector` without its description."""
+    return write(read(lite.path.read_bytes()))
+
+
+@pytest.fixture
+def converted(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `tflite` take `content`: converting is what takes the time."""
+    module = sys.modules["kvision.export.tflite"]
+    monkeypatch.setattr(module, "convert", lambda _: content)
+
+
+@pytest.fixture(scope="session")
+def exports(
+    detector: keras.Model, images: np.ndarray, lite: Parity, content: bytes
+) -> dict[str, Parity]:
+    """Every kind of TFLite file of `detector`, of one conversion."""
+    found = {"float32": lite}
+    module = sys.modules["kvision.export.tflite"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "convert", lambda _: content)
+        for kind in ("float16", "dynamic", "int8"):
+            path = lite.path.with_name(f"shapes-{kind}.tflite")
+            found[kind] = tflite(
+                detector, path, quantize=kind, calibration=images, images=images
+            )
+    return found

@@ -11,13 +11,21 @@ IMAGE_SIZE = (64, 96)
 CLASS_NAMES = ["disc", "square", "triangle"]
 
 
-def tiny_backbone(channels: int = 8, num_channels: int = 3) -> keras.Model:
+def tiny_backbone(
+    channels: int = 8, num_channels: int = 3, dtype: str = "float32"
+) -> keras.Model:
     """Five convolutions: features C2 to C5."""
     images = keras.Input((*IMAGE_SIZE, num_channels))
     hidden, features = images, {}
     for level in range(1, 6):
         hidden = keras.layers.Conv2D(
-            channels * level, 3, 2, "same", activation="relu", name=f"conv_{level}"
+            channels * level,
+            3,
+            strides=2,
+            padding="same",
+            activation="relu",
+            dtype=dtype,
+            name=f"conv_{level}",
         )(hidden)
         if level >= 2:
             features[f"C{level}"] = hidden

@@ -1,5 +1,7 @@
 """Comparison of detections: what is a difference, and what is rounding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -157,6 +159,14 @@ def test_loss_of_ap(after: float, problems: int) -> None:
     assert len(found.problems) == problems
     for text in found.problems:
         assert "from 0.4000 to 0.3850, 1.50 points; allowed are 1" in text
+
+
+@pytest.mark.parametrize(("ap", "proves"), [(0.4, True), (0.0, False), (-1.0, False)])
+def test_an_ap_of_nothing_proves_nothing(ap: float, proves: bool) -> None:
+    nothing = {key: value[:0] for key, value in outputs().items()}
+    found = compare("int8", nothing, nothing, 0.05, tolerance=None)
+    assert not found.is_conclusive
+    assert replace(found, ap={"box_ap": (ap, ap)}).is_conclusive is proves
 
 
 def test_dict_holds_plain_values() -> None:
