@@ -36,9 +36,9 @@ def saved_model(
 
     It loads in plain TensorFlow without kvision. Its signatures:
 
-    - `serving_default`: `images` (B, H, W, C) uint8 of the model's input size, B free,
-      to the model's dict: boxes in pixels of the input, masks (B, M, 28, 28) as grids
-      over them.
+    - `serving_default`: `images` (B, H, W, C) uint8 of the model's input size, any B
+      from 1 on, to the model's dict: boxes in pixels of the input, masks
+      (B, M, 28, 28) as grids over them.
     - `serving_xla`: the same, compiled by XLA at the first call with each B.
     - `encoded_images`: `encoded_images` (B,) bytes of JPEG or PNG files of any size,
       turned upright by their EXIF orientation, to the same dict in pixels of each
@@ -124,22 +124,32 @@ def _signatures(model: Any) -> dict[str, Any]:
     compiled = tf.function(detect, jit_compile=True)
 
     @tf.function(input_signature=[pixels])
+    def serving_default(images: Tensor) -> Outputs:
+        return detect(_not_empty(images))
+
+    @tf.function(input_signature=[pixels])
     def serving_xla(images: Tensor) -> Outputs:
-        # XLA's suppression has crashed the process on tensors without elements.
-        tf.debugging.assert_positive(tf.shape(images)[0], "the batch is empty")
-        return compiled(images)
+        return compiled(_not_empty(images))
 
     @tf.function(input_signature=[contents])
     def encoded_images(encoded_images: Tensor) -> Outputs:
-        return detect_in_files(model, encoded_images)
+        return detect_in_files(model, _not_empty(encoded_images))
 
-    signatures = {
-        "serving_default": tf.function(detect, input_signature=[pixels]),
-        "serving_xla": serving_xla,
-    }
+    signatures = {"serving_default": serving_default, "serving_xla": serving_xla}
     if _has_files(model):
         signatures["encoded_images"] = encoded_images
     return signatures
+
+
+def _not_empty(batch: Tensor) -> Tensor:
+    """Refuse a batch without images before it gets into the model.
+
+    XLA's suppression has crashed the process on it, and fused convolutions of oneDNN
+    give it a wrong shape, on which the next one fails.
+    """
+    check = tf.debugging.assert_positive(tf.shape(batch)[0], "the batch is empty")
+    with tf.control_dependencies([check]):
+        return tf.identity(batch)
 
 
 def _has_files(model: Any) -> bool:

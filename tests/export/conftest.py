@@ -9,6 +9,7 @@ import pytest
 
 from kvision.export import Parity, saved_model, tflite
 from kvision.export.flatbuffer import read, write
+from kvision.export.parity import Run, runner
 from tests.export.detector import small_detector, textured_images
 
 
@@ -44,25 +45,37 @@ def content(lite: Parity) -> bytes:
     return write(read(lite.path.read_bytes()))
 
 
-@pytest.fixture
-def converted(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `tflite` take `content`: converting is what takes the time."""
-    module = sys.modules["kvision.export.tflite"]
-    monkeypatch.setattr(module, "convert", lambda _: content)
+@pytest.fixture(scope="session")
+def reference(detector: keras.Model) -> Run:
+    """The graph of `detector`, traced once."""
+    return runner(detector)
 
 
 @pytest.fixture(scope="session")
 def exports(
-    detector: keras.Model, images: np.ndarray, lite: Parity, content: bytes
+    detector: keras.Model,
+    images: np.ndarray,
+    lite: Parity,
+    content: bytes,
+    reference: Run,
 ) -> dict[str, Parity]:
     """Every kind of TFLite file of `detector`, of one conversion."""
     found = {"float32": lite}
     module = sys.modules["kvision.export.tflite"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "convert", lambda _: content)
+        patch.setattr(module, "runner", lambda _: reference)
         for kind in ("float16", "dynamic", "int8"):
             path = lite.path.with_name(f"shapes-{kind}.tflite")
             found[kind] = tflite(
                 detector, path, quantize=kind, calibration=images, images=images
             )
     return found
+
+
+@pytest.fixture
+def converted(content: bytes, reference: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `tflite` take what is there of `detector`: tracing is what takes the time."""
+    module = sys.modules["kvision.export.tflite"]
+    monkeypatch.setattr(module, "convert", lambda _: content)
+    monkeypatch.setattr(module, "runner", lambda _: reference)

@@ -47,11 +47,12 @@ def test_plain_tensorflow_runs_it(saved: Parity, images: np.ndarray) -> None:
 import sys
 for name in ("kvision", "keras", "tf_keras"):
     sys.modules[name] = None  # importing it raises
+import io
 import numpy as np
 import tensorflow as tf
 path, = sys.argv[1:]
 signatures = tf.saved_model.load(path).signatures
-images = np.load(sys.stdin.buffer)
+images = np.load(io.BytesIO(sys.stdin.buffer.read()))
 for name in ("serving_default", "serving_xla"):
     found = signatures[name](images=tf.constant(images))
     print(name, int(tf.reduce_sum(found["num_detections"])))
@@ -125,8 +126,10 @@ def test_photos_are_turned_upright(signatures: Any) -> None:
         encoded_images=tf.constant([upright.getvalue(), turned.getvalue()])
     )
     np.testing.assert_array_equal(found["image_sizes"], [[64, 96], [64, 96]])
+    # JPEG's rounding may exchange boxes whose scores are close.
     boxes = found["boxes"].numpy()
-    assert np.abs(boxes[0, :3] - boxes[1, :3]).max() < 2
+    distances = np.abs(boxes[0, :3, None] - boxes[1]).max(axis=-1)
+    assert distances.min(axis=1).max() < 2
 
 
 def test_faults_of_a_request_are_errors(signatures: Any, images: np.ndarray) -> None:
@@ -142,13 +145,13 @@ def test_faults_of_a_request_are_errors(signatures: Any, images: np.ndarray) -> 
         signatures["encoded_images"](encoded_images=tf.constant([broken]))
 
 
-def test_empty_batches(signatures: Any) -> None:
-    nothing = tf.zeros((0, 64, 96, 3), tf.uint8)
-    assert signatures["serving_default"](images=nothing)["boxes"].shape == (0, 20, 4)
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_empty_batches(signatures: Any, name: str) -> None:
+    nothing = {"images": tf.zeros((0, 64, 96, 3), tf.uint8)}
+    if name == "encoded_images":
+        nothing = {name: tf.constant([], tf.string)}
     with pytest.raises(tf.errors.InvalidArgumentError, match="the batch is empty"):
-        signatures["serving_xla"](images=nothing)
-    found = signatures["encoded_images"](encoded_images=tf.constant([], tf.string))
-    assert found["masks"].shape == (0, 20, 28, 28)
+        signatures[name](**nothing)
 
 
 def test_an_existing_version_is_kept(saved: Parity, detector: keras.Model) -> None:
@@ -183,18 +186,16 @@ def test_difference_is_an_error_and_nothing_is_written(
     assert files.masks is None
 
 
-def test_without_images_some_are_drawn(tmp_path: Path) -> None:
-    parity = saved_model(small_detector(masks=False), tmp_path / "1")
-    assert not parity.problems
-    assert parity.differences[0].num_images == 8
-    assert set(tf.saved_model.load(str(parity.path)).signatures) == set(SIGNATURES)
-
-
-def test_channels_that_no_file_has(tmp_path: Path) -> None:
+def test_without_images_some_are_drawn_of_channels_that_no_file_has(
+    tmp_path: Path,
+) -> None:
     model = small_detector(masks=False, num_channels=2, resize="stretch")
-    images = textured_images(4, channels=2)
-    parity = saved_model(model, tmp_path / "1", images=images)
+    parity = saved_model(model, tmp_path / "1")
+    assert not parity.problems
     assert [each.form for each in parity.differences] == SIGNATURES[:2]
+    assert parity.differences[0].num_images == 8
+    signatures = tf.saved_model.load(str(parity.path)).signatures
+    assert sorted(signatures) == SIGNATURES[:2]
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """TFLite files of all kinds: what is in them, what LiteRT makes of them, refusals."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from ai_edge_litert.interpreter import Interpreter
 import kvision
 import kvision_edge
 from kvision.export import Parity, ParityError, tflite
+from kvision.export.flatbuffer import read, write
 from kvision.export.interpreter import runner
-from kvision.export.parity import in_batches
-from kvision.export.parity import runner as runner_of_model
+from kvision.export.parity import Run, in_batches
+from kvision.export.twin import in_float32
 from tests.export.detector import (
     CLASS_NAMES,
     small_detector,
@@ -28,9 +30,9 @@ KINDS = ["float32", "float16", "dynamic", "int8"]
 
 
 @pytest.fixture(scope="module")
-def perfect(detector: keras.Model, images: np.ndarray) -> tf.data.Dataset:
+def perfect(reference: Run, images: np.ndarray) -> tf.data.Dataset:
     """A data set on which the model is perfect: its own detections are the objects."""
-    found = in_batches(runner_of_model(detector), images)
+    found = in_batches(reference, images)
     targets = {
         "gt_boxes": found["boxes"],
         "gt_labels": found["labels"],
@@ -188,46 +190,58 @@ def test_calibration_with_objects_measures_ap_too(
 
 
 def test_a_difference_of_float32_is_an_error(
-    converted: None, images: np.ndarray, tmp_path: Path
+    converted: None,
+    detector: keras.Model,
+    images: np.ndarray,
+    exports: dict[str, Parity],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = small_detector()
-    for variable in other.get_layer("box_head").weights:
-        variable.assign(variable * 1.01)
+    # As if the converter had rounded weights.
+    rounded = write(read(exports["dynamic"].path.read_bytes()))
+    module = sys.modules["kvision.export.tflite"]
+    monkeypatch.setattr(module, "convert", lambda _: rounded)
     with pytest.raises(ParityError, match=r"float32: .* no partner within 0\.5 px"):
-        tflite(other, tmp_path / "shapes.tflite", images=images)
+        tflite(detector, tmp_path / "shapes.tflite", images=images)
     assert not list(tmp_path.iterdir())
 
 
-def test_half_precision_exports_its_float32_twin(tmp_path: Path) -> None:
-    backbone = tiny_backbone(dtype="mixed_bfloat16")
-    model = small_detector(masks=False, backbone=backbone, dtype="mixed_bfloat16")
-    images = textured_images(6)
-    parity = tflite(model, tmp_path / "half.tflite", images=images)
-    assert parity.is_conclusive
-    assert parity.differences[0].masks is None
-    content = parity.path.read_bytes()
+@pytest.fixture(scope="module")
+def odd() -> keras.Model:
+    """Grey, stretched, in half precision and without masks."""
+    policy = "mixed_bfloat16"
+    backbone = tiny_backbone(num_channels=1, dtype=policy)
+    options = {"num_channels": 1, "resize": "stretch", "dtype": policy}
+    return small_detector(masks=False, backbone=backbone, **options)
+
+
+@pytest.fixture(scope="module")
+def odd_lite(odd: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Parity:
+    path = tmp_path_factory.mktemp("odd") / "odd.tflite"
+    return tflite(odd, path, images=textured_images(6, channels=1))
+
+
+def test_half_precision_exports_its_float32_twin(
+    odd: keras.Model, odd_lite: Parity
+) -> None:
+    assert odd_lite.is_conclusive
+    assert odd_lite.differences[0].masks is None
+    content, images = odd_lite.path.read_bytes(), textured_images(2, channels=1)
     found = runner(content)(images)
     assert "masks" not in found
-    twin = small_detector(masks=False)
-    twin.set_weights(model.get_weights())
-    expected = in_batches(runner_of_model(twin), images)
-    np.testing.assert_array_equal(found["labels"], expected["labels"])
-    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-3)
+    twin = small_detector(masks=False, num_channels=1, resize="stretch")
+    twin.set_weights(odd.get_weights())
+    np.testing.assert_array_equal(found["labels"], twin(images)["labels"])
+    np.testing.assert_allclose(found["boxes"], twin(images)["boxes"], atol=1e-3)
     assert {each.output for each in operators(content)} <= {
         *("FLOAT32", "INT32", "INT64", "BOOL", "UINT8")
     }
 
 
-def test_grey_and_stretched(tmp_path: Path) -> None:
-    model = small_detector(masks=False, num_channels=1, resize="stretch")
-    parity = tflite(
-        model, tmp_path / "grey.tflite", images=textured_images(6, channels=1)
-    )
-    assert parity.is_conclusive
-    detector = kvision_edge.Detector(parity.path)
+def test_grey_and_stretched(odd: keras.Model, odd_lite: Parity) -> None:
     photo = textured_images(1, (40, 150), channels=1)[0]
-    found = detector.detect(photo, 0.06)
-    (expected,) = kvision.detect(model, photo, 0.06)
+    found = kvision_edge.Detector(odd_lite.path).detect(photo, 0.06)
+    (expected,) = kvision.detect(in_float32(odd), photo, 0.06)
     assert len(expected) >= 5
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
     np.testing.assert_array_equal(found.labels, expected.labels)
