@@ -12,7 +12,7 @@ import keras
 from kvision.layers.normalization import FrozenBatchNormalization
 from kvision.models import resnet
 
-__all__ = ["build_backbone", "freeze_stages", "normalization_of"]
+__all__ = ["bottlenecks", "build_backbone", "freeze_stages", "normalization_of"]
 
 Pair = tuple[Any, Any]
 
@@ -217,19 +217,29 @@ def _last_of_each_stride(
     sizes = {
         tuple(-(-side // 2**level) for side in image_size): level for level in _LEVELS
     }
-    position = {operation: i for i, operation in enumerate(model.operations)}
+    ends = bottlenecks(model)
     anywhere, unbypassed = {}, {}
-    farthest = 0  # the last operation that uses what an earlier one has made
-    for i, operation in enumerate(model.operations):
+    for operation in model.operations:
         shape = getattr(operation.output, "shape", ())
         if len(shape) == 4 and shape[1:3] in sizes:
             level = sizes[shape[1:3]]
             anywhere[level] = operation.output
-            if farthest <= i:
+            if operation in ends:
                 unbypassed[level] = operation.output
+    return anywhere | unbypassed
+
+
+def bottlenecks(model: keras.Model) -> set[keras.Operation]:
+    """Find the operations on whose one output all depends that comes after them."""
+    position = {operation: i for i, operation in enumerate(model.operations)}
+    found = set()
+    farthest = 0  # the last operation that uses what an earlier one has made
+    for i, operation in enumerate(model.operations):
+        if farthest <= i and hasattr(operation.output, "shape"):
+            found.add(operation)
         users = (node.operation for node in operation._outbound_nodes)
         farthest = max(farthest, *(position.get(user, 0) for user in users), 0)
-    return anywhere | unbypassed
+    return found
 
 
 def _freeze_batch_norm(model: keras.Model) -> keras.Model:

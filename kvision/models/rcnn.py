@@ -9,6 +9,7 @@ from kvision import layers
 from kvision.models.backbones import build_backbone, freeze_stages, normalization_of
 from kvision.models.detector import Detector
 from kvision.models.rcnn_losses import RCNNLosses
+from kvision.models.recomputation import RecomputedFeatures
 
 __all__ = ["build_rcnn", "faster_rcnn", "mask_rcnn"]
 
@@ -108,6 +109,7 @@ def build_rcnn(
     frozen_stages: int | None = None,
     freeze_batch_norm: bool | None = None,
     batch_norm_epsilon: float | None = None,
+    recompute_backbone: bool = False,
     resize: str = "pad",
     pyramid_channels: int = 256,
     anchor_sizes: Sequence[float | Sequence[float]] = (32, 64, 128, 256, 512),
@@ -162,6 +164,9 @@ def build_rcnn(
         freeze_batch_norm: whether batch normalisation uses constants. None: with
             weights.
         batch_norm_epsilon: of "resnet50" and "resnet101"; None is 1e-5.
+        recompute_backbone: whether training keeps few activations of the backbone and
+            computes the others again for the gradients (gradient checkpointing): less
+            memory, more time, the same numbers.
         resize: how images of other sizes are brought to `image_size`, kept with the
             model: "pad" keeps the aspect ratio, "stretch" does not.
         pyramid_channels: width of the pyramid.
@@ -289,8 +294,11 @@ def build_rcnn(
         logits = mask_head(pooled, outputs["labels"])
         outputs["masks"] = layers.MaskScores(name="masks")(logits, outputs["labels"])
 
+    features: Any = keras.Model(images, maps, name="features")
+    if recompute_backbone:
+        features = RecomputedFeatures(normalize, body, pyramid)
     losses = RCNNLosses(
-        features=keras.Model(images, maps, name="features"),
+        features=features,
         anchors=anchors,
         rpn=rpn,
         box_align=box_align,

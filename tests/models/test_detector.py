@@ -376,6 +376,7 @@ NOT_DEFAULT: dict[str, Any] = {
     ),
     "anchor_aspect_ratios": (0.4, 2.5),
     "anchor_rounded": False,
+    "recompute_backbone": True,
     "rpn_channels": 24,
     "rpn_num_convs": 2,
     "rpn_num_samples": 32,
