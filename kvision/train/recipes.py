@@ -329,7 +329,8 @@ def nuclei(data: str, weights: str) -> DetectRecipe:
 
     Command, with the data in `nuclei/` (433 training and 105 validation images):
     `kvision train detect nuclei/ --recipe nuclei.yaml`, the file being this recipe's
-    `to_yaml`. Result, time and machine: benchmarks/RESULTS.md.
+    `to_yaml`. It is made for a quarter of an hour on two CPU cores; result, time and
+    machine: benchmarks/RESULTS.md.
 
     Args:
         data: folder with train.json, val.json and the images.
@@ -343,13 +344,21 @@ def nuclei(data: str, weights: str) -> DetectRecipe:
         backbone="mobilenet_v2",
         weights=weights,
         image_size=(256, 256),
+        dtype="auto",
+        deterministic=False,
         batch_size=4,
-        epochs=10,
+        epochs=7,
         learning_rate=0.02,
         augment=["HorizontalFlip", "VerticalFlip", "Rotate90"],
         cache=True,
+        evaluate_every=7,
+        validation_loss=False,
         arguments={
             "anchor_sizes": [8, 16, 32, 64, 128],
             "max_detections": 200,
+            # Half of the usual numbers: images of 256 px hold few places, and the time
+            # of a step is that of its regions.
+            "rpn_train_post_nms_top_k": 1000,
+            "box_num_samples": 256,
         },
     )
