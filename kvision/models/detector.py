@@ -128,6 +128,8 @@ class Detector(keras.Model):
         import tensorflow as tf
 
         images, targets = _unpack(data)
+        if self._num_replicas() > 1:
+            images, targets = _not_empty(images, targets)
         if not self.jit_compile:
             targets = _without_common_padding(targets)
         # A function of the step alone: a resumed run draws what an uninterrupted one
@@ -147,6 +149,8 @@ class Detector(keras.Model):
         import tensorflow as tf
 
         images, targets = _unpack(data)
+        if self._num_replicas() > 1:
+            images, targets = _not_empty(images, targets)
         if not self.jit_compile:
             targets = _without_common_padding(targets)
         losses = self._compute_losses(
@@ -210,6 +214,22 @@ def _unpack(data: Any) -> tuple[Tensor, dict[str, Tensor]]:
     if targets["gt_labels"].shape[1] in (0, None):
         targets = _with_one_more_row(targets)
     return images, targets
+
+
+def _not_empty(
+    images: Tensor, targets: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Refuse a replica's share of a last, smaller batch that holds no image."""
+    import tensorflow as tf
+
+    check = tf.debugging.assert_positive(
+        tf.shape(images)[0],
+        message="A replica got no image: the last batch has fewer images than there "
+        "are replicas. Drop it (drop_remainder=True of tf.data's batch), or repeat the "
+        "dataset and give fit steps_per_epoch.",
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.nest.map_structure(tf.identity, (images, targets))
 
 
 def _with_one_more_row(targets: dict[str, Tensor]) -> dict[str, Tensor]:
