@@ -174,6 +174,14 @@ def _application(
                 input_shape=(*image_size, num_channels),
                 **arguments,
             )
+    except Exception as error:  # Keras raises nothing more specific
+        if "URL fetch failure" not in str(error):
+            raise
+        raise ValueError(
+            f"weights={weights!r} of {name!r} could not be downloaded. Connect to the "
+            "internet once (Keras keeps the file in ~/.keras/models), give the path of "
+            f"a weights file, or train from nothing with weights=None. {error}"
+        ) from error
     finally:
         keras.config.set_dtype_policy(previous)
 

@@ -309,3 +309,14 @@ def test_normalization_of_other_numbers_of_channels() -> None:
         np.float32([[[[0, 127.5, 255, 255]]]])
     )
     np.testing.assert_allclose(to_numpy(got), [[[[-1, 0, 1, 1]]]], atol=1e-6)
+
+
+def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(**kwargs: object) -> None:
+        raise Exception("URL fetch failure on https://example.com/w.h5: None")
+
+    monkeypatch.setattr(keras.applications, "MobileNetV2", offline)
+    with pytest.raises(
+        ValueError, match=r"'mobilenet_v2' could not be downloaded.*w.h5"
+    ):
+        build_backbone("mobilenet_v2", IMAGE_SIZE, weights="imagenet")

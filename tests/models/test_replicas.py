@@ -9,7 +9,6 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-
 pytestmark = pytest.mark.slow  # TensorFlow starts anew and traces three models
 
 
