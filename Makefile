@@ -63,7 +63,7 @@ imports: $(INSTALLED) ## who may import whom
 docs: $(INSTALLED) ## the API reference from the docstrings, in docs/api
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	$(BIN)/pdoc --docformat google --output-directory docs/api \
-		kvision kvision.train.callbacks kvision_edge $(ARGS)
+		kvision kvision.models.rcnn kvision.train.callbacks kvision_edge $(ARGS)
 
 BENCH ?= nuclei
 bench: $(INSTALLED) ## measure: make bench BENCH=nuclei ARGS="--help" (see benchmarks/)
