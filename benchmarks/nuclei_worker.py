@@ -15,7 +15,7 @@ import kvision as kv
 from benchmarks.memory import peak_megabytes, resident_megabytes
 
 
-def build(weights: str, dtype: str) -> keras.Model:
+def build(weights: str, dtype: str, positive_fraction: float) -> keras.Model:
     """Build the detector of the comparison."""
     return kv.models.mask_rcnn(
         "mobilenet_v2",
@@ -24,6 +24,7 @@ def build(weights: str, dtype: str) -> keras.Model:
         weights=weights,
         frozen_stages=0,
         anchor_sizes=(8, 16, 32, 64, 128),
+        box_positive_fraction=positive_fraction,
         dtype=dtype,
     )
 
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=4)
+    parser.add_argument("--positive-fraction", type=float, default=0.25)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
@@ -83,7 +85,8 @@ def main() -> None:
     dataset = batches_of(arguments.batches)
     number = int(dataset.element_spec[0].shape[0])
     base = resident_megabytes()
-    model = build(arguments.weights, "mixed_bfloat16" if half else "float32")
+    dtype = "mixed_bfloat16" if half else "float32"
+    model = build(arguments.weights, dtype, arguments.positive_fraction)
     model.compile(keras.optimizers.SGD(0.005, momentum=0.9, global_clipnorm=10.0))
     times = StepTimes()
     start = time.perf_counter()

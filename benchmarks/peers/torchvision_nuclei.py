@@ -34,7 +34,7 @@ def peak_megabytes() -> float:
     return int(line.split()[1]) / 1024
 
 
-def build() -> torch.nn.Module:
+def build(positive_fraction: float) -> torch.nn.Module:
     """Build the detector with random weights: its speed does not depend on them."""
     features = torchvision.models.mobilenet_v2(norm_layer=FrozenBatchNorm2d).features
     levels = {"3": "0", "6": "1", "13": "2", "18": "3"}
@@ -50,10 +50,11 @@ def build() -> torch.nn.Module:
         ),
         box_roi_pool=MultiScaleRoIAlign(names, 7, 2),
         mask_roi_pool=MultiScaleRoIAlign(names, 14, 2),
+        box_positive_fraction=positive_fraction,
     )
 
 
-def batches_of(path: str, channels_last: bool) -> list:
+def batches_of(path: str) -> list:
     """Read the batches that kvision trained on; masks become full bitmaps."""
     stored = np.load(path)
     batches = []
@@ -86,14 +87,15 @@ def main() -> None:
     parser.add_argument("batches")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=4)
+    parser.add_argument("--positive-fraction", type=float, default=0.25)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
     half = arguments.precision == "bfloat16"
-    batches = batches_of(arguments.batches, half)
+    batches = batches_of(arguments.batches)
     base = resident_megabytes()
-    model = build().train()
+    model = build(arguments.positive_fraction).train()
     model = model.to(memory_format=torch.channels_last)
     positives = []
     sample = model.roi_heads.select_training_samples

@@ -39,6 +39,9 @@ Tensor = Any
 
 MODES = ("unaligned", "aligned", "crop_and_resize")
 
+# Of the gradient, which is computed in parts of so many bins.
+_BINS_OF_A_PART = 2**14
+
 
 def assign_levels(
     rois: Tensor,
@@ -397,23 +400,60 @@ def _spread(
         for line, (_, (x, _)) in zip(lines, pairs, strict=True)
     ]
     weights = [v[:, :, None] * u[:, None, :] for (_, v), (_, u) in pairs]
-    cell = tf.cast(tf.reshape(tf.stack(cells, axis=-1), [-1]), tf.int64)
-
     channels = maps[0].shape[-1]
-    bins = tf.reshape(tf.cast(upstream, tf.float32), (-1, channels))
-    number = tf.shape(bins, out_type=tf.int64)[0]
-    sizes = [tf.size(values, tf.int64) // channels for values in maps]
-    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=tf.stack([tf.repeat(tf.range(number), len(pairs)), cell], axis=1),
-        values=tf.reshape(tf.stack(weights, axis=-1), [-1]),
-        dense_shape=tf.stack([number, sum(sizes)]),
+    sizes = [tf.size(values) // channels for values in maps]
+    spread = _product_in_parts(
+        tf.reshape(tf.stack(cells, axis=-1), (-1, len(pairs))),
+        tf.reshape(tf.stack(weights, axis=-1), (-1, len(pairs))),
+        tf.reshape(upstream, (-1, channels)),
+        tf.add_n(sizes),
     )
-    matrix = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
-    spread = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=bins)
     return [
         tf.cast(tf.reshape(part, tf.shape(values)), values.dtype)
         for part, values in zip(tf.split(spread, sizes), maps, strict=True)
     ]
+
+
+def _product_in_parts(
+    cells: Tensor, weights: Tensor, bins: Tensor, num_cells: Tensor
+) -> Tensor:
+    """Multiply bins (M, C) with the transpose of the sparse matrix of pooling.
+
+    The matrix takes float32 only: in parts, the copy of all bins is never whole.
+
+    Args:
+        cells: (M, T) int32, the cells a bin was read from.
+        weights: (M, T) float32, their weights.
+        bins: (M, C) gradients.
+        num_cells: scalar int32.
+
+    Returns:
+        (num_cells, C) float32.
+    """
+    import tensorflow as tf
+
+    def product(first: Tensor) -> Tensor:
+        part = slice(first, first + _BINS_OF_A_PART)
+        columns = tf.cast(cells[part], tf.int64)
+        number, taps = (tf.shape(columns, tf.int64)[axis] for axis in range(2))
+        entries = [tf.repeat(tf.range(number), taps), tf.reshape(columns, [-1])]
+        matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+            indices=tf.stack(entries, axis=1),
+            values=tf.reshape(weights[part], [-1]),
+            dense_shape=tf.stack([number, tf.cast(num_cells, tf.int64)]),
+        )
+        return tf.raw_ops.SparseMatrixMatMul(
+            a=tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32),
+            b=tf.cast(bins[part], tf.float32),
+        )
+
+    _, total = tf.while_loop(
+        lambda first, total: first < tf.shape(bins)[0],
+        lambda first, total: (first + _BINS_OF_A_PART, total + product(first)),
+        (0, tf.zeros(tf.stack([num_cells, bins.shape[-1]]))),
+        parallel_iterations=1,
+    )
+    return total
 
 
 def _crop_and_average(
