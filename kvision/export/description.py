@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from kvision.ops.tracing import require_tensorflow
+
 __all__ = ["describe"]
 
 
@@ -15,8 +17,10 @@ def describe(model: Any) -> dict[str, Any]:
         Values that json knows.
 
     Raises:
-        ValueError: if `model` is not such a detector.
+        ValueError: if `model` is not such a detector, or Keras does not run on
+            TensorFlow.
     """
+    require_tensorflow("Exporting a model")
     for name in ("class_names", "image_size", "resize", "num_channels"):
         if not hasattr(model, name):
             raise ValueError(

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from kvision.ops.tracing import require_tensorflow
+
 __all__ = ["Detector"]
 
 Tensor = Any
@@ -102,8 +104,10 @@ class Detector(keras.Model):
             **kwargs: other arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: if a loss or a metric is given.
+            ValueError: if a loss or a metric is given, or Keras does not run on
+                TensorFlow.
         """
+        require_tensorflow("Training")
         for argument, value in (("loss", loss), ("metrics", metrics)):
             if value is not None:
                 raise ValueError(
@@ -119,6 +123,8 @@ class Detector(keras.Model):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the saved model was, so that training goes on where it stopped."""
+        if keras.backend.backend() != "tensorflow":
+            return  # it detects there
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)

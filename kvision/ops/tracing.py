@@ -6,9 +6,31 @@ from contextvars import ContextVar
 
 import keras
 
-__all__ = ["static_shapes_required", "tflite_tracing", "tracing_for_tflite"]
+__all__ = [
+    "require_tensorflow",
+    "static_shapes_required",
+    "tflite_tracing",
+    "tracing_for_tflite",
+]
 
 _FOR_TFLITE = ContextVar("tracing_for_tflite", default=False)
+
+
+def require_tensorflow(task: str) -> None:
+    """Refuse a task that only TensorFlow can do.
+
+    Args:
+        task: what is asked for, as the beginning of a sentence.
+
+    Raises:
+        ValueError: Keras runs on another backend.
+    """
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise ValueError(
+            f"{task} needs Keras on TensorFlow: set KERAS_BACKEND=tensorflow before "
+            f"Keras is imported. It runs on {backend!r}, where a detector computes "
+            "detections only"
+        )
 
 
 def static_shapes_required() -> bool:
