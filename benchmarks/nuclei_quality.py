@@ -1,4 +1,4 @@
-"""What a quarter of an hour of training on nuclei comes to, for some seeds.
+"""What ten minutes of training on nuclei come to, for some seeds.
 
     python -m benchmarks.nuclei_quality --data NUCLEI --weights MOBILENET
 

@@ -105,7 +105,8 @@ def scan_image(path: str | os.PathLike[str]) -> ImageInfo:
         with open(path, "rb") as file:
             return _scan(path, file)
     except (FileNotFoundError, NotADirectoryError):
-        _fail("A1", path, "no such file", "Check the image folder and `file_name`.")
+        remedy = "Check the path; of a data set, the image folder and `file_name`."
+        _fail("A1", path, "no such file", remedy)
     except OSError as error:
         _fail("A1", path, f"cannot be read ({error})", "Check its permissions.")
 

@@ -329,7 +329,7 @@ def nuclei(data: str, weights: str) -> DetectRecipe:
 
     Command, with the data in `nuclei/` (433 training and 105 validation images):
     `kvision train detect nuclei/ --recipe nuclei.yaml`, the file being this recipe's
-    `to_yaml`. It is made for a quarter of an hour on two CPU cores; result, time and
+    `to_yaml`. It is made for ten minutes on two CPU cores; result, time and
     machine: benchmarks/RESULTS.md.
 
     Args:
@@ -347,11 +347,11 @@ def nuclei(data: str, weights: str) -> DetectRecipe:
         dtype="auto",
         deterministic=False,
         batch_size=4,
-        epochs=7,
+        epochs=4,
         learning_rate=0.02,
         augment=["HorizontalFlip", "VerticalFlip", "Rotate90"],
         cache=True,
-        evaluate_every=7,
+        evaluate_every=4,
         validation_loss=False,
         arguments={
             "anchor_sizes": [8, 16, 32, 64, 128],
