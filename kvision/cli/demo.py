@@ -19,7 +19,7 @@ from kvision.viz import mosaic, save_picture, side_by_side
 __all__ = ["demo_model", "run"]
 
 _SIZE = (128, 128)
-_TRAIN_IMAGES, _TEST_IMAGES, _BATCH, _EPOCHS = 2080, 200, 8, 6
+_TRAIN_IMAGES, _TEST_IMAGES, _BATCH, _EPOCHS = 2080, 200, 8, 5
 _LEARNING_RATE = 3e-3
 _PICTURES = 6
 
