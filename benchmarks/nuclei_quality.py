@@ -64,7 +64,7 @@ def main() -> None:
         results = [train(file, seed, runs) for seed in arguments.seeds]
     table = Table(*results[0])
     for result in results:
-        table.add_row(*(f"{value:.3f}".rstrip("0") for value in result.values()))
+        table.add_row(*(f"{value:.4g}" for value in result.values()))
     Console(width=100).print(table)
     print(json.dumps(results))
 
