@@ -3,14 +3,13 @@
     python -m benchmarks.nuclei_quality --data NUCLEI --weights MOBILENET
 
 runs `kvision train detect` with the recipe `kvision.train.recipes.nuclei`, a process
-for each seed, and prints AP on the validation images (200 detections an
-image) with the wall time of the whole command: imports, checks of the data, tracing,
-training, validation, pictures.
+for each seed, and prints AP on the validation images (200 detections an image) with the
+wall time of the whole command: imports, checks of the data, tracing, training,
+validation, pictures.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import run
 from kvision.train.recipes import nuclei
 
 _FIGURES = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")
@@ -40,9 +40,8 @@ def train(recipe: Path, seed: int, folder: Path) -> dict[str, float]:
         *("--recipe", str(recipe), "--runs", str(folder), f"--seed={seed}", "--json"),
     ]
     start = time.monotonic()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result = run(command)
     seconds = time.monotonic() - start
-    result = json.loads(done.stdout.strip().splitlines()[-1])
     scores = {name: result["scores"][name] for name in _FIGURES}
     return {"seed": seed, "seconds": seconds, "run": result["seconds"], **scores}
 

@@ -357,6 +357,8 @@ def _is_whole_without_end(path: str) -> bool:
             np.asarray(Image.open(io.BytesIO(data + more + b"\xff\xd9")))
             for more in (b"", b"\x35\xa6\x5c" * 50)
         )
+    except MemoryError:
+        raise
     except Exception:
         return False
     return np.array_equal(plain, followed)

@@ -5,6 +5,7 @@ is and which random numbers its augmentation sees. Nothing depends on how many t
 run or where the process began, so that a resumed run continues exactly.
 """
 
+import functools
 import itertools
 import os
 import threading
@@ -249,19 +250,14 @@ def _loader(source: Source, options: Options) -> Callable[[tf.Tensor], Sample]:
     cells = options.mask_size
     ids = np.asarray(source.image_ids, np.int64)
 
-    objects: dict[int, tuple[np.ndarray, ...]] = {}
-
-    def load_objects(number: int) -> tuple[np.ndarray, ...]:
-        if options.cache is not True:
-            return source.load_objects(number, cells)
-        if number not in objects:
-            objects[number] = source.load_objects(number, cells)
-        return objects[number]
+    load_objects = source.load_objects
+    if options.cache is True:
+        load_objects = functools.cache(load_objects)
 
     def load(index: np.ndarray) -> tuple[np.ndarray, ...]:
         number = int(index)
         image, size = images(number)
-        boxes, labels, masks = load_objects(number)
+        boxes, labels, masks = load_objects(number, cells)
         # A cached image may be smaller than the file whose pixels the boxes count.
         scale = np.divide(image.shape[:2], size)[[1, 0, 1, 0]]
         boxes = (boxes * scale).astype(np.float32)

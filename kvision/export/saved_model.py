@@ -17,12 +17,15 @@ from kvision.export.parity import Parity, check, in_batches, runner
 from kvision.export.preprocessing import decode, fit
 from kvision.export.samples import comparison_images, fitted
 from kvision.export.twin import in_float32
+from kvision.ops.tracing import not_empty
 
 __all__ = ["saved_model"]
 
 Array = np.ndarray
 Tensor = Any
 Outputs = dict[str, Any]
+
+_EMPTY = "the batch is empty"
 
 
 def saved_model(
@@ -125,31 +128,20 @@ def _signatures(model: Any) -> dict[str, Any]:
 
     @tf.function(input_signature=[pixels])
     def serving_default(images: Tensor) -> Outputs:
-        return detect(_not_empty(images))
+        return detect(not_empty(images, _EMPTY))
 
     @tf.function(input_signature=[pixels])
     def serving_xla(images: Tensor) -> Outputs:
-        return compiled(_not_empty(images))
+        return compiled(not_empty(images, _EMPTY))
 
     @tf.function(input_signature=[contents])
     def encoded_images(encoded_images: Tensor) -> Outputs:
-        return detect_in_files(model, _not_empty(encoded_images))
+        return detect_in_files(model, not_empty(encoded_images, _EMPTY))
 
     signatures = {"serving_default": serving_default, "serving_xla": serving_xla}
     if _has_files(model):
         signatures["encoded_images"] = encoded_images
     return signatures
-
-
-def _not_empty(batch: Tensor) -> Tensor:
-    """Refuse a batch without images before it gets into the model.
-
-    XLA's suppression has crashed the process on it, and fused convolutions of oneDNN
-    give it a wrong shape, on which the next one fails.
-    """
-    check = tf.debugging.assert_positive(tf.shape(batch)[0], "the batch is empty")
-    with tf.control_dependencies([check]):
-        return tf.identity(batch)
 
 
 def _has_files(model: Any) -> bool:

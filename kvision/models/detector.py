@@ -5,11 +5,17 @@ from typing import Any
 
 import keras
 
-from kvision.ops.tracing import require_tensorflow
+from kvision.ops.tracing import not_empty, require_tensorflow
 
 __all__ = ["Detector"]
 
 Tensor = Any
+
+_NO_IMAGE = (
+    "A replica got no image: the last batch has fewer images than there are replicas. "
+    "Drop it (drop_remainder=True of tf.data's batch), or repeat the dataset and give "
+    "fit steps_per_epoch."
+)
 
 # Targets with a row for each object, padded.
 _PER_ROW = ("gt_boxes", "gt_labels", "gt_masks")
@@ -133,11 +139,7 @@ class Detector(keras.Model):
         """Run one step of training on (images, targets)."""
         import tensorflow as tf
 
-        images, targets = _unpack(data)
-        if self._num_replicas() > 1:
-            images, targets = _not_empty(images, targets)
-        if not self.jit_compile:
-            targets = _without_common_padding(targets)
+        images, targets = self._batch(data)
         # A function of the step alone: a resumed run draws what an uninterrupted one
         # would have drawn.
         seed = tf.cast(self.optimizer.iterations, tf.int32) + 1
@@ -154,16 +156,21 @@ class Detector(keras.Model):
         """Compute the losses of (images, targets); the same sample every time."""
         import tensorflow as tf
 
-        images, targets = _unpack(data)
-        if self._num_replicas() > 1:
-            images, targets = _not_empty(images, targets)
-        if not self.jit_compile:
-            targets = _without_common_padding(targets)
+        images, targets = self._batch(data)
         losses = self._compute_losses(
             images, targets, tf.constant(0, tf.int32), training=False
         )
         total = sum(losses.values()) + sum(self.losses)
         return self._update(total, losses, tf.shape(images)[0])
+
+    def _batch(self, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Check a batch and leave out what nothing has to be computed of."""
+        images, targets = _unpack(data)
+        if self._num_replicas() > 1:
+            images, targets = not_empty((images, targets), _NO_IMAGE)
+        if not self.jit_compile:
+            targets = _without_common_padding(targets)
+        return images, targets
 
     def _num_replicas(self) -> int:
         # Losses are means over the images of a replica; gradients are summed.
@@ -220,22 +227,6 @@ def _unpack(data: Any) -> tuple[Tensor, dict[str, Tensor]]:
     if targets["gt_labels"].shape[1] in (0, None):
         targets = _with_one_more_row(targets)
     return images, targets
-
-
-def _not_empty(
-    images: Tensor, targets: dict[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Refuse a replica's share of a last, smaller batch that holds no image."""
-    import tensorflow as tf
-
-    check = tf.debugging.assert_positive(
-        tf.shape(images)[0],
-        message="A replica got no image: the last batch has fewer images than there "
-        "are replicas. Drop it (drop_remainder=True of tf.data's batch), or repeat the "
-        "dataset and give fit steps_per_epoch.",
-    )
-    with tf.control_dependencies([check] if check is not None else []):
-        return tf.nest.map_structure(tf.identity, (images, targets))
 
 
 def _with_one_more_row(targets: dict[str, Tensor]) -> dict[str, Tensor]:

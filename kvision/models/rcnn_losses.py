@@ -80,7 +80,7 @@ class RCNNLosses:
         pooled = self.box_align(pooled_maps, roi_targets["rois"])
         predictions = self.box_head(pooled)
         if self.mask_head is not None:
-            # Side by side the two heads would need a quarter more memory.
+            # Side by side the two heads would need a sixth more memory.
             predictions, mask_maps = differentiate_last(
                 list(predictions), list(pooled_maps.values())
             )

@@ -1,12 +1,14 @@
-"""Which kind of graph is being traced: one that must compile ahead, or any."""
+"""What is being traced: by which backend, for which compiler, of which batch."""
 
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import keras
 
 __all__ = [
+    "not_empty",
     "require_tensorflow",
     "static_shapes_required",
     "tflite_tracing",
@@ -31,6 +33,30 @@ def require_tensorflow(task: str) -> None:
             f"Keras is imported. It runs on {backend!r}, where a detector computes "
             "detections only"
         )
+
+
+def not_empty(batch: Any, message: str) -> Any:
+    """Refuse a batch without images before it gets into a model.
+
+    XLA's suppression has crashed the process on it, fused convolutions of oneDNN give
+    it a wrong shape on which the next one fails, and there is no best match among none.
+
+    Args:
+        batch: TensorFlow tensors (B, ...), in any nesting.
+        message: of the error.
+
+    Returns:
+        The same tensors, to be used instead of the given ones.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when a graph meets such a batch.
+    """
+    import tensorflow as tf
+
+    number = tf.shape(tf.nest.flatten(batch)[0])[0]
+    check = tf.debugging.assert_positive(number, message=message)
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.nest.map_structure(tf.identity, batch)
 
 
 def static_shapes_required() -> bool:

@@ -31,7 +31,7 @@ def noting(name: str, seen: list[str], seconds: float) -> object:
 def test_late_gradients_wait(ordered: bool) -> None:
     """The slow branch comes first although the other one could be done long before."""
     seen: list[str] = []
-    fast, slow = noting("fast", seen, 0.0), noting("slow", seen, 0.2)
+    fast, slow = noting("fast", seen, 0.0), noting("slow", seen, 1.0)
 
     @tf.function
     def gradients(x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:

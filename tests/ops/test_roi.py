@@ -203,6 +203,31 @@ def test_gradient_repeats_to_the_last_bit(pool: Callable) -> None:
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("bins", [7, 2**14, 2**20])
+def test_gradient_in_parts_of_any_size(
+    bins: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More parts than one, the last one shorter: equal to that of the gathers."""
+    rng = np.random.default_rng(5)
+    corners = rng.uniform(0, 128, (9, 2, 2))
+    rois = np.concatenate([corners.min(1), corners.max(1)], 1).astype("f4")
+    upstream = rng.normal(0.5, 1, (9, 7, 7, 3)).astype("f4")
+    features = tf.constant(rng.normal(0, 1, (1, 32, 32, 3)).astype("f4"))
+
+    def gradient() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            pooled = multilevel_roi_align(
+                {2: features}, rois, np.zeros(9, "i4"), (128, 128), 7
+            )
+            loss = tf.reduce_sum(pooled * upstream)
+        return tape.gradient(loss, features)
+
+    monkeypatch.setattr("kvision.ops.roi._BINS_OF_A_PART", bins)
+    by_gathers = tf.function(gradient, jit_compile=True)()
+    np.testing.assert_allclose(gradient(), by_gathers, atol=1e-5)
+
+
 def test_gradient_is_summed_in_float32(pool: Callable) -> None:
     """A sum of hundreds of terms in bfloat16 stops growing."""
     exact, _ = crowded_gradient(pool, "float32")

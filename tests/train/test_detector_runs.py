@@ -123,14 +123,19 @@ def assert_same(folder: Path, other: Path) -> None:
     assert tables[0] == tables[1]
 
 
+@pytest.fixture
+def often(tiny_recipe: Path, tmp_path: Path) -> Path:
+    """The recipe with a checkpoint after every step."""
+    path = tmp_path / "often.yaml"
+    recipe = DetectRecipe.from_yaml(tiny_recipe)
+    recipe.with_settings(["checkpoint_minutes=1e-9"]).to_yaml(path)
+    return path
+
+
 @pytest.mark.slow
 def test_kill_9_then_resume_equals_the_whole_run(
-    whole: tuple[Path, dict[str, Any]], tiny_recipe: Path, tmp_path: Path
+    whole: tuple[Path, dict[str, Any]], often: Path, tmp_path: Path
 ) -> None:
-    often = tmp_path / "often.yaml"
-    recipe = DetectRecipe.from_yaml(tiny_recipe)
-    # After every step, so that the kill falls into writing one.
-    recipe.with_settings(["checkpoint_minutes=1e-9"]).to_yaml(often)
     process = start(tmp_path, "--recipe", str(often))
     assert process.stdout is not None
     for line in process.stdout:
@@ -139,7 +144,7 @@ def test_kill_9_then_resume_equals_the_whole_run(
     folder = tmp_path / "forms"
     while not list((folder / "checkpoints").glob("*.json")):
         assert process.poll() is None
-    process.kill()
+    process.kill()  # while it writes one
     finish(process, -signal.SIGKILL)
     finish(start(tmp_path, "--resume", str(folder)))
     assert_same(folder, whole[0])
@@ -147,12 +152,9 @@ def test_kill_9_then_resume_equals_the_whole_run(
 
 @pytest.mark.slow
 def test_ctrl_c_in_validation_then_resume(
-    whole: tuple[Path, dict[str, Any]], tiny_recipe: Path, tmp_path: Path
+    whole: tuple[Path, dict[str, Any]], often: Path, tmp_path: Path
 ) -> None:
-    slow = tmp_path / "slow.yaml"
-    recipe = DetectRecipe.from_yaml(tiny_recipe)
-    recipe.with_settings(["checkpoint_minutes=1e-9"]).to_yaml(slow)
-    process = start(tmp_path, "--recipe", str(slow))
+    process = start(tmp_path, "--recipe", str(often))
     folder = tmp_path / "forms" / "checkpoints"
     # The third checkpoint is that of the epoch's last step, before its validation.
     while not (folder / "000003.json").exists():
