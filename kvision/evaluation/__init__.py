@@ -1,6 +1,14 @@
-"""Scores of detections: numpy and json in, dict out. Imports no TensorFlow."""
+"""Scores of detections and classifiers: numpy and json in, dict out. No TensorFlow."""
 
 from kvision.evaluation.annotations import Annotations, read_annotations
+from kvision.evaluation.classification import (
+    area_under_roc,
+    bootstrap_intervals,
+    calibration,
+    classification_scores,
+    confusion_counts,
+    roc_curves,
+)
 from kvision.evaluation.coco import coco_scores, engine, figure_names
 from kvision.evaluation.curves import (
     ConfusionMatrix,
@@ -20,8 +28,13 @@ __all__ = [
     "Annotations",
     "ConfusionMatrix",
     "PRCurves",
+    "area_under_roc",
+    "bootstrap_intervals",
+    "calibration",
+    "classification_scores",
     "coco_results",
     "coco_scores",
+    "confusion_counts",
     "confusion_matrix",
     "detection_results",
     "engine",
@@ -33,4 +46,5 @@ __all__ = [
     "pr_curves",
     "read_annotations",
     "rles",
+    "roc_curves",
 ]
