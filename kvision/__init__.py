@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 # Public name -> where it lives: a module, or "module:attribute".
 _LAZY = {
     "callbacks": "kvision.train.callbacks",
+    "classify": "kvision.predict:classify",
     "data": "kvision.data",
     "detect": "kvision.predict:detect",
     "evaluation": "kvision.evaluation",

@@ -11,7 +11,13 @@ import numpy as np
 
 from kvision.viz.panels import write_bytes
 
-__all__ = ["plot_confusion_matrix", "plot_history", "plot_precision_recall"]
+__all__ = [
+    "plot_calibration",
+    "plot_confusion_matrix",
+    "plot_history",
+    "plot_precision_recall",
+    "plot_roc",
+]
 
 Array = np.ndarray
 PathName = str | PathLike[str]
@@ -89,9 +95,9 @@ def plot_confusion_matrix(
     """Draw a confusion matrix.
 
     Args:
-        counts: (K+1, K+1) integers, row = true class, column = found class, the last
-            of both = background.
-        class_names: K+1 names, the last is "background".
+        counts: (K, K) integers, row = true class, column = found class. Of a detector
+            the last of both is the background.
+        class_names: K names.
         path: the PNG to write.
         normalize: whether to show shares of each row instead of counts.
 
@@ -124,6 +130,73 @@ def plot_confusion_matrix(
         )
     bar = figure.colorbar(image, ax=axis, fraction=0.045)
     bar.set_label("share of the row")
+    return _save(figure, path)
+
+
+def plot_calibration(bins: Mapping[str, Any], path: PathName) -> Path:
+    """Draw how often a classifier is right over how sure it is (reliability diagram).
+
+    Args:
+        bins: as `kvision.evaluation.calibration` gives them.
+        path: the PNG to write.
+
+    Returns:
+        The path of the PNG.
+    """
+    edges, counts = np.asarray(bins["edges"]), np.asarray(bins["counts"])
+    filled = counts > 0
+    confidence, accuracy = (
+        np.array([np.nan if v is None else v for v in bins[name]], float)[filled]
+        for name in ("confidence", "accuracy")
+    )
+    figure, (axis, below) = _figure(2, width=5.0)
+    axis.plot([0, 1], [0, 1], color="gray", linestyle="--", label="calibrated")
+    axis.bar(
+        edges[:-1][filled],
+        accuracy,
+        width=np.diff(edges)[filled],
+        align="edge",
+        color="C0",
+        alpha=0.35,
+    )
+    axis.plot(confidence, accuracy, marker="o", color="C0", label="model")
+    title = f"calibration, expected error {bins['error']:.3f}"
+    axis.set(xlabel="score of the best class", ylabel="share that is right")
+    axis.set(title=title, xlim=(0, 1), ylim=(0, 1.02))
+    axis.legend(fontsize="small", loc="upper left")
+    below.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color="C1")
+    below.set(xlabel="score of the best class", ylabel="images", xlim=(0, 1))
+    below.set_title("how sure the model is")
+    return _save(figure, path)
+
+
+def plot_roc(
+    curves: Mapping[str, tuple[Array, Array]],
+    areas: Mapping[str, float],
+    path: PathName,
+) -> Path:
+    """Draw the ROC curve of each class against the rest.
+
+    Args:
+        curves: name of a class -> (false positive rates, true positive rates).
+        areas: name of a class -> area under its curve.
+        path: the PNG to write.
+
+    Returns:
+        The path of the PNG.
+    """
+    figure, (axis,) = _figure(1, width=5.5, height=5.0)
+    named = len(curves) <= _MAX_NAMED
+    for name, (misses, hits) in sorted(curves.items(), key=lambda e: -areas[e[0]]):
+        label = f"{name} {areas[name]:.3f}" if named else None
+        axis.plot(misses, hits, label=label, linewidth=1.5 if named else 0.7)
+    mean = np.mean([areas[name] for name in curves]) if curves else float("nan")
+    axis.plot([0, 1], [0, 1], color="gray", linestyle="--")
+    axis.set(xlabel="false positive rate", ylabel="true positive rate")
+    axis.set(title=f"ROC of each class, mean area {mean:.3f}")
+    axis.set(xlim=(-0.01, 1), ylim=(0, 1.01))
+    if named and curves:
+        axis.legend(title="AUC", fontsize="small", loc="lower right")
     return _save(figure, path)
 
 

@@ -1,34 +1,37 @@
-"""Images in, detections in the pixels of the original photos out.
+"""Photos in, detections in their original pixels out.
 
-`detect` takes what a user has (paths, folders, globs, arrays, Pillow images, frames of
-a video), brings it to the model's input by the one rule of resizing, and returns
+`detect` brings photos to the model's input by the one rule of resizing and returns
 `Detections`: boxes in original pixels, masks pasted only when they are asked for.
 """
 
-import glob
-import logging
+import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from kvision.evaluation.masks import Patch, paste, patches, rles
 from kvision.evaluation.results import detection_results, original_boxes
+from kvision.predict.sources import (
+    Prepared,
+    Source,
+    check_settings,
+    displayable,
+    load,
+    path_of,
+    prepared_batches,
+    with_channels,
+)
 
-__all__ = ["Detections", "detect", "frames", "from_outputs", "from_targets"]
+__all__ = ["Detections", "detect", "from_outputs", "from_targets"]
 
 Array = np.ndarray
 PathName = str | PathLike[str]
-Source = Any  # a path, an array or a Pillow image
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
-
-_log = logging.getLogger("kvision.predict")
 
 
 @dataclass(repr=False, eq=False)
@@ -73,7 +76,7 @@ class Detections:
         source = self.path if self.source is None else self.source
         if source is None:
             raise ValueError("These detections know neither a file nor an image")
-        return _displayable(_load(source))
+        return displayable(load(source))
 
     @property
     def masks(self) -> Array | None:
@@ -273,10 +276,7 @@ def detect(
                 f"Expected a detector of kvision.models. Received a "
                 f"{type(model).__name__} without {name}"
             )
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error must be "raise" or "skip". Received: {on_error!r}')
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
+    check_settings(batch_size, on_error)
     found = _detect(model, images, score_threshold, batch_size, on_error)
     return found if stream else list(found)
 
@@ -311,7 +311,7 @@ def from_outputs(
     real = (labels >= 0) & (scores >= score_threshold)
     boxes, mask_boxes, kept = original_boxes(outputs["boxes"][row][real], scale, size)
     crops = outputs.get("masks")
-    is_path = isinstance(source, (str, PathLike))
+    path = path_of(source)
     return Detections(
         boxes,
         scores[real][kept].astype(np.float32),
@@ -320,8 +320,8 @@ def from_outputs(
         (int(size[0]), int(size[1])),
         None if crops is None else np.asarray(crops[row][real][kept], np.float32),
         None if crops is None else mask_boxes,
-        Path(source) if is_path else None,
-        None if is_path else source,
+        path,
+        source if path is None else None,
     )
 
 
@@ -352,58 +352,18 @@ def from_targets(
     if "gt_masks" in targets:
         crops = np.asarray(targets["gt_masks"])[row : row + 1]
         outputs["masks"] = crops.astype(np.float32) / 255.0
-    photo = _displayable(np.asarray(images[row])[:height, :width])
+    photo = displayable(np.asarray(images[row])[:height, :width])
     return from_outputs(outputs, 0, class_names, (height, width), source=photo)
-
-
-def frames(path: PathName, step: int = 1) -> Iterator[Array]:
-    """Read a video frame by frame, lazily.
-
-    Made for `detect(model, kv.predict.frames(path), stream=True)`.
-
-    Args:
-        path: file of a video.
-        step: read every step-th frame.
-
-    Yields:
-        (H, W, 3) uint8 arrays.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("Videos need PyAV: pip install 'kvision[video]'") from error
-    try:
-        with av.open(fspath(path)) as video:
-            for number, frame in enumerate(video.decode(video=0)):
-                if number % step == 0:
-                    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-                    yield np.rot90(frame.to_ndarray(format="rgb24"), turns)
-    except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path} cannot be read as a video: {error}") from error
-
-
-class _Prepared(NamedTuple):
-    """A photo brought to the model's input, and the way back."""
-
-    pixels: Array
-    scale: tuple[float, float]
-    size: tuple[int, int]
-    source: Source
 
 
 def _detect(
     model: Any, images: Any, score_threshold: float, batch_size: int, on_error: str
 ) -> Iterator[Detections]:
-    prepared = _prepare_all(model, images, on_error)
-    rows = 0
-    for batch in _batches(prepared, batch_size):
-        pixels = np.stack([photo.pixels for photo in batch])
-        # A last, smaller batch is filled up: another shape would be traced anew.
-        rows = max(rows, len(batch))
-        filling = np.zeros((rows - len(batch), *pixels.shape[1:]), pixels.dtype)
-        outputs = model.predict_on_batch(np.concatenate([pixels, filling]))
+    prepare = functools.partial(_prepare, model)
+    for photos, pixels in prepared_batches(images, prepare, batch_size, on_error):
+        outputs = model.predict_on_batch(pixels)
         outputs = {name: np.asarray(value) for name, value in outputs.items()}
-        for row, photo in enumerate(batch):
+        for row, photo in enumerate(photos):
             yield from_outputs(
                 outputs,
                 row,
@@ -415,152 +375,17 @@ def _detect(
             )
 
 
-def _prepare_all(model: Any, images: Any, on_error: str) -> Iterator[_Prepared]:
-    """Load and resize each image; count those that cannot be decoded."""
-    skipped: list[str] = []
-    total = 0
-    for source in _sources(images):
-        total += 1
-        try:
-            yield _prepare(model, source)
-        except ValueError as error:
-            if on_error == "raise" or not isinstance(source, (str, PathLike)):
-                raise
-            skipped.append(fspath(source))
-            _log.warning("Skipped: %s", error)
-    if skipped:
-        names = ", ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
-        _log.warning("Skipped %d of %d images: %s", len(skipped), total, names)
-
-
-def _prepare(model: Any, source: Source) -> _Prepared:
+def _prepare(model: Any, source: Source) -> Prepared:
     import tensorflow as tf
 
     from kvision.data.images import resample, resized_size
 
-    image = _with_channels(_load(source), getattr(model, "num_channels", 3))
+    image = with_channels(load(source), getattr(model, "num_channels", 3))
     height, width = image.shape[:2]
     rows, columns = resized_size(height, width, model.image_size, model.resize)
     pixels = np.zeros((*model.image_size, image.shape[2]), image.dtype)
     pixels[:rows, :columns] = resample(
         tf.convert_to_tensor(image), tf.constant([rows, columns])
     )
-    return _Prepared(pixels, (rows / height, columns / width), (height, width), source)
-
-
-def _batches(items: Iterable[_Prepared], batch_size: int) -> Iterator[list[_Prepared]]:
-    """Group images; a batch holds one dtype, as integers stay what they are."""
-    batch: list[_Prepared] = []
-    for item in items:
-        full = len(batch) == batch_size
-        if batch and (full or item.pixels.dtype != batch[0].pixels.dtype):
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
-
-
-def _sources(images: Any) -> Iterator[Source]:
-    """Take apart what a user gave into single paths, arrays and Pillow images."""
-    if isinstance(images, (str, PathLike)):
-        yield from _paths(fspath(images))
-    elif isinstance(images, Image.Image):
-        yield images
-    elif hasattr(images, "__array__"):
-        array = np.asarray(images)
-        yield from array if array.ndim == 4 else [array]
-    elif isinstance(images, Iterable):
-        for item in images:
-            yield from _sources(item)
-    else:
-        raise ValueError(
-            "Expected paths, arrays, Pillow images or an iterable of them. "
-            f"Received: {type(images).__name__}"
-        )
-
-
-def _paths(name: str) -> list[Path]:
-    """List the image files of a path, a folder or a glob, sorted."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES]
-    elif glob.has_magic(name) and not path.exists():
-        found = [Path(file) for file in glob.glob(str(path), recursive=True)]
-    else:
-        return [path]
-    if not found:
-        endings = ", ".join(sorted(_SUFFIXES))
-        raise ValueError(f"No image in {name} (looked for {endings})")
-    return sorted(found)
-
-
-def _load(source: Source) -> Array:
-    """Return the pixels of a source, upright: (H, W, C) uint8 or float32 in 0..255."""
-    if isinstance(source, (str, PathLike)):
-        from kvision.data.images import load_image
-
-        return load_image(source)
-    if isinstance(source, Image.Image):
-        return _pixels_of(source)
-    return _checked(np.asarray(source))
-
-
-def _pixels_of(image: Image.Image) -> Array:
-    """Convert a Pillow image by the rules that `load_image` has for files."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return _checked(np.asarray(image).astype(np.uint16))
-    if image.mode in ("P", "PA", "La", "RGBa"):
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
-
-
-def _checked(image: Array) -> Array:
-    """Bring an array to (H, W, C), uint8 or float32 in 0..255, or refuse it."""
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.size == 0 or image.dtype.kind not in "uif":
-        raise ValueError(
-            "Expected an image of shape (H, W, C) with numbers in 0..255. "
-            f"Received: shape {image.shape}, dtype {image.dtype}"
-        )
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == np.uint16:
-        return (image >> 8).astype(np.uint8)
-    low, high = float(image.min()), float(image.max())
-    if not (low >= 0 and high <= 255):
-        raise ValueError(f"Expected values in 0..255. Received: {low} to {high}")
-    if image.dtype.kind in "ui":
-        return image.astype(np.uint8)
-    if 0 < high <= 1:
-        raise ValueError(
-            f"Expected values in 0..255. Received: {low} to {high}, which looks scaled "
-            "to 0..1; multiply by 255"
-        )
-    return image.astype(np.float32)
-
-
-def _with_channels(image: Array, num_channels: int) -> Array:
-    """Give an image the model's number of channels where that is well defined."""
-    channels = image.shape[2]
-    if channels == num_channels:
-        return image
-    if num_channels == 3 and channels == 1:
-        return np.repeat(image, 3, axis=2)
-    if num_channels == 3 and channels == 4:
-        return image[..., :3]
-    if num_channels == 1 and channels in (3, 4):
-        grey = image[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-        return np.round(grey).astype(image.dtype)[..., None]
-    raise ValueError(
-        f"The model takes images of {num_channels} channels. Received: {channels}"
-    )
-
-
-def _displayable(image: Array) -> Array:
-    """Return an image as (H, W, 3) uint8, whatever channels it has."""
-    if image.shape[2] != 3:
-        image = image[..., :3] if image.shape[2] > 3 else image[..., :1].repeat(3, 2)
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+    scale = rows / height, columns / width
+    return Prepared(pixels, (height, width), source, scale)

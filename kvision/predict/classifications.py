@@ -1,0 +1,227 @@
+"""Photos in, the scores of all classes out.
+
+`classify` brings photos to the model's input by the rule that the model itself holds
+(its layer "preprocessing") and returns `Classifications`.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+from PIL import Image
+
+from kvision.evaluation.classification import probabilities
+from kvision.export.classifier import Classifier
+from kvision.predict.sources import (
+    Prepared,
+    Source,
+    check_settings,
+    displayable,
+    load,
+    path_of,
+    prepared_batches,
+    with_channels,
+)
+
+__all__ = ["Classifications", "classify"]
+
+Array = np.ndarray
+PathName = str | PathLike[str]
+
+
+@dataclass(repr=False, eq=False)
+class Classifications:
+    """What a photo shows: a score for each class, and the best of them.
+
+    Args:
+        scores: (K,) float32 array, softmax of the logits.
+        labels: (T,) int32 array: the classes of the T highest scores, best first.
+        class_names: K names.
+        image_size: (height, width) of the photo in pixels.
+        logits: (K,) float32 array.
+        path: the photo's file, if it came from one.
+        source: the array or Pillow image the photo came as, if it did.
+    """
+
+    scores: Array
+    labels: Array
+    class_names: Sequence[str]
+    image_size: tuple[int, int]
+    logits: Array
+    path: Path | None = None
+    source: Source = field(default=None, repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the best classes, best first."""
+        return [self.class_names[label] for label in self.labels]
+
+    @property
+    def top(self) -> list[tuple[str, float]]:
+        """Name and score of the best classes, best first."""
+        return [
+            (name, float(self.scores[label]))
+            for name, label in zip(self.names, self.labels, strict=True)
+        ]
+
+    @property
+    def image(self) -> Array:
+        """The photo as (H, W, 3) uint8, upright; read from its file at each call."""
+        source = self.path if self.source is None else self.source
+        if source is None:
+            raise ValueError("These classifications know neither a file nor an image")
+        return displayable(load(source))
+
+    def draw(self) -> Image.Image:
+        """Draw the photo and beside it a bar for each of the best classes.
+
+        Returns:
+            A Pillow image in RGB.
+        """
+        from kvision.viz import draw_scores
+
+        scores = [score for _, score in self.top]
+        return draw_scores(self.image, self.names, scores, self.labels.tolist())
+
+    def plot(self, path: PathName | None = None) -> Image.Image:
+        """Draw the best classes and write the picture.
+
+        Args:
+            path: file to write, its ending chooses the format; None writes none.
+
+        Returns:
+            A Pillow image in RGB, which a notebook shows.
+        """
+        from kvision.viz import save_picture
+
+        picture = self.draw()
+        if path is not None:
+            save_picture(picture, path)
+        return picture
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for json: the file and the best classes."""
+        return {
+            "path": None if self.path is None else str(self.path),
+            "image_size": list(self.image_size),
+            "top": [
+                {"name": name, "label": int(label), "score": score}
+                for (name, score), label in zip(self.top, self.labels, strict=True)
+            ],
+        }
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{name} {score:.2f}" for name, score in self.top)
+        place = f" of {self.path}" if self.path else ""
+        return f"<classification{place}: {best}>"
+
+
+@overload
+def classify(
+    model: Any,
+    images: Any,
+    top: int = ...,
+    stream: Literal[False] = ...,
+    batch_size: int = ...,
+    on_error: Literal["raise", "skip"] = ...,
+) -> list[Classifications]: ...
+
+
+@overload
+def classify(
+    model: Any,
+    images: Any,
+    top: int = ...,
+    *,
+    stream: Literal[True],
+    batch_size: int = ...,
+    on_error: Literal["raise", "skip"] = ...,
+) -> Iterator[Classifications]: ...
+
+
+def classify(
+    model: Any,
+    images: Any,
+    top: int = 5,
+    stream: bool = False,
+    batch_size: int = 16,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> list[Classifications] | Iterator[Classifications]:
+    """Say what photos of any size and number show.
+
+    Args:
+        model: a classifier of `kvision.models`, or a Functional model with the layers
+            "preprocessing" (`kvision.layers.ImagePreprocessing`) and "head"
+            (`kvision.layers.ClassificationHead`).
+        images: as for `kvision.detect`: a path of a file or folder, a glob, an array
+            (H, W), (H, W, C) or (B, H, W, C) with values 0..255, a Pillow image, or any
+            iterable of those.
+        top: how many classes `labels`, `names` and `top` hold; all if there are fewer.
+        stream: whether to return an iterator that loads and classifies as it goes.
+        batch_size: images that go through the model at once.
+        on_error: what to do about a file that cannot be decoded: "raise" an error that
+            names it, or "skip" it and log how many were skipped.
+
+    Returns:
+        One `Classifications` per image in the order of the images; folders and globs
+        are sorted by name.
+
+    Raises:
+        ValueError: an image cannot be read or is not what was expected, the model is no
+            classifier, or its logits are not finite.
+    """
+    if top < 1:
+        raise ValueError(f"top must be 1 or more. Received: {top}")
+    check_settings(batch_size, on_error)
+    found = _classify(Classifier(model), images, top, batch_size, on_error)
+    return found if stream else list(found)
+
+
+def _classify(
+    classifier: Classifier, images: Any, top: int, batch_size: int, on_error: str
+) -> Iterator[Classifications]:
+    prepare = functools.partial(_prepare, classifier)
+    for photos, pixels in prepared_batches(images, prepare, batch_size, on_error):
+        logits = classifier.logits(pixels)[: len(photos)]
+        for photo, row in zip(photos, logits, strict=True):
+            yield _from_logits(row, classifier.class_names, top, photo)
+
+
+def _from_logits(
+    logits: Array, class_names: list[str], top: int, photo: Prepared
+) -> Classifications:
+    path = path_of(photo.source)
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            f"The model's logits for {path or 'an image'} are not finite: {logits}. "
+            "Was it trained until its loss was no number?"
+        )
+    # Stable: of equal logits the class of the smaller number, as in `argmax`.
+    labels = np.argsort(-logits, kind="stable")[:top].astype(np.int32)
+    return Classifications(
+        probabilities(logits[None])[0].astype(np.float32),
+        labels,
+        class_names,
+        photo.size,
+        logits,
+        path,
+        photo.source if path is None else None,
+    )
+
+
+def _prepare(classifier: Classifier, source: Source) -> Prepared:
+    from kvision.data.preparation import prepare_image
+
+    image = with_channels(load(source), classifier.num_channels)
+    pixels = prepare_image(
+        np.rint(image).astype(np.uint8),
+        classifier.image_size,
+        classifier.resize,
+        classifier.crop_fraction,
+        classifier.interpolation,
+    )
+    return Prepared(pixels, image.shape[:2], source)
