@@ -1,32 +1,74 @@
 """Keras layers, one concept a file."""
 
 from kvision.layers.anchors import Anchors
+from kvision.layers.classification_head import ClassificationHead
 from kvision.layers.detections import DetectionSelection, MaskScores
+from kvision.layers.dropping import DropPath, PatchDropout
+from kvision.layers.grid import TokensToGrid
 from kvision.layers.losses import BoxLoss, MaskLoss, RPNLoss
+from kvision.layers.mlp import MLP, SwiGLU
 from kvision.layers.normalization import FrozenBatchNormalization, ImageNormalization
+from kvision.layers.patch_embedding import ClassToken, PatchEmbedding
+from kvision.layers.position_embedding import (
+    PositionEmbedding,
+    PositionEncodingGenerator,
+    RelativePositionBias,
+    SinCosPositionEmbedding1D,
+    SinCosPositionEmbedding2D,
+)
+from kvision.layers.preprocessing import ImagePreprocessing
 from kvision.layers.proposals import ProposalSelection
 from kvision.layers.pyramid import FeaturePyramid
 from kvision.layers.roi_align import ROIAlign
 from kvision.layers.roi_heads import BoxHead, MaskHead
 from kvision.layers.rpn import RPN
+from kvision.layers.self_attention import SelfAttention
+from kvision.layers.standardized import GroupNormalization, StandardizedConv2D
+from kvision.layers.stems import ConvStem, PatchifyStem
 from kvision.layers.targets import AnchorTargets, MaskTargets, ROITargets
+from kvision.layers.token_pooling import AttentionPooling, AveragePooling, TokenPooling
+from kvision.layers.transformer import LayerScale, TransformerBlock
 
 __all__ = [
+    "MLP",
     "RPN",
     "AnchorTargets",
     "Anchors",
+    "AttentionPooling",
+    "AveragePooling",
     "BoxHead",
     "BoxLoss",
+    "ClassToken",
+    "ClassificationHead",
+    "ConvStem",
     "DetectionSelection",
+    "DropPath",
     "FeaturePyramid",
     "FrozenBatchNormalization",
+    "GroupNormalization",
     "ImageNormalization",
+    "ImagePreprocessing",
+    "LayerScale",
     "MaskHead",
     "MaskLoss",
     "MaskScores",
     "MaskTargets",
+    "PatchDropout",
+    "PatchEmbedding",
+    "PatchifyStem",
+    "PositionEmbedding",
+    "PositionEncodingGenerator",
     "ProposalSelection",
     "ROIAlign",
     "ROITargets",
     "RPNLoss",
+    "RelativePositionBias",
+    "SelfAttention",
+    "SinCosPositionEmbedding1D",
+    "SinCosPositionEmbedding2D",
+    "StandardizedConv2D",
+    "SwiGLU",
+    "TokenPooling",
+    "TokensToGrid",
+    "TransformerBlock",
 ]

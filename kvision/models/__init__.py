@@ -1,8 +1,23 @@
 """Functions that return a `keras.Model`."""
 
+from kvision.models.conv_vit import conv_vit
+from kvision.models.deit import deit, deit3
 from kvision.models.detector import Detector
+from kvision.models.hybrid_vit import hybrid_vit
 from kvision.models.rcnn import faster_rcnn, mask_rcnn
 from kvision.models.resize import with_image_size
 from kvision.models.resnet import resnet
+from kvision.models.vit import vit
 
-__all__ = ["Detector", "faster_rcnn", "mask_rcnn", "resnet", "with_image_size"]
+__all__ = [
+    "Detector",
+    "conv_vit",
+    "deit",
+    "deit3",
+    "faster_rcnn",
+    "hybrid_vit",
+    "mask_rcnn",
+    "resnet",
+    "vit",
+    "with_image_size",
+]

@@ -2,11 +2,15 @@
 
 import keras
 
+from kvision.models.detector import Detector
+
 __all__ = ["with_image_size"]
 
 
 def with_image_size(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     """Build the model anew for another input size and carry its weights over.
+
+    Learned positions are resampled to the new grid, each layer by its own rule.
 
     Args:
         model: a model of `kvision.models`.
@@ -18,6 +22,8 @@ def with_image_size(model: keras.Model, image_size: tuple[int, int]) -> keras.Mo
     Raises:
         ValueError: if the weights of the model depend on its size.
     """
+    if not isinstance(model, Detector):
+        return _resized(model, image_size)
     config = {**model.get_config(), "image_size": image_size}
     if isinstance(config["backbone"], dict):  # a model object
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
@@ -27,9 +33,35 @@ def with_image_size(model: keras.Model, image_size: tuple[int, int]) -> keras.Mo
     return resized
 
 
+def _resized(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
+    resized = _cloned(model, image_size)
+    for new, old in zip(resized.layers, model.layers, strict=True):
+        if hasattr(new, "carry_over"):
+            new.carry_over(old)
+        else:
+            _carry_over(new, old)
+        new.trainable = old.trainable
+    return resized
+
+
+def _carry_over(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
+    try:
+        new.set_weights(old.get_weights())
+    except ValueError as error:
+        raise ValueError(
+            f"The weights of layer {old.name!r} ({type(old).__name__}) depend on the "
+            "size of the images and it does not say how to bring them to another one"
+        ) from error
+
+
 def _with_input_size(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
-    shape = model.inputs[0].shape[1:]
-    if shape[:2] in ((None, None), tuple(image_size)):
+    if model.inputs[0].shape[1:3] in ((None, None), tuple(image_size)):
         return model
-    images = keras.Input((*image_size, shape[-1]), name=model.inputs[0].name)
+    return _cloned(model, image_size)
+
+
+def _cloned(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
+    """Build a Functional model again, on images of another size, weights anew."""
+    old = model.inputs[0]
+    images = keras.Input((*image_size, old.shape[-1]), dtype=old.dtype, name=old.name)
     return keras.models.clone_model(model, input_tensors=images)

@@ -2,12 +2,16 @@
 
 from kvision.ops import (
     anchors,
+    attention,
     boxes,
     losses,
     masks,
     matching,
     nms,
     ordering,
+    positions,
+    recomputation,
+    resampling,
     roi,
     sampling,
     tracing,
@@ -15,12 +19,16 @@ from kvision.ops import (
 
 __all__ = [
     "anchors",
+    "attention",
     "boxes",
     "losses",
     "masks",
     "matching",
     "nms",
     "ordering",
+    "positions",
+    "recomputation",
+    "resampling",
     "roi",
     "sampling",
     "tracing",
