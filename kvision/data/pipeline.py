@@ -1,23 +1,25 @@
-"""From records to batches: order, seeds, loading, augmentation, padding.
+"""From records of objects to batches: loading, augmentation, padding.
 
-Everything about sample number i of epoch k follows from (seed, k, i): which image it
-is and which random numbers its augmentation sees. Nothing depends on how many threads
-run or where the process began, so that a resumed run continues exactly.
+Order and seeds: see `kvision.data.order`.
 """
 
 import functools
-import itertools
-import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from kvision.data.image_cache import ImageCache
 from kvision.data.images import Resize, fitted_size, resize_image, resized_size
+from kvision.data.order import (
+    CommonOptions,
+    Order,
+    ordered_dataset,
+    refuse,
+    with_attributes,
+)
 from kvision.data.transforms import CopyPaste, Move, compose, default_transforms
 from kvision.data.warp import Sample, affine, pad_rows, warp
 
@@ -53,42 +55,21 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommonOptions):
     """Arguments that `kvision.data.coco` and `shapes` share; documented there."""
 
-    image_size: tuple[int, int]
-    batch_size: int
-    augment: bool | Sequence[Any] = False
-    shuffle: bool | None = None
-    seed: int = 0
-    first_epoch: int | None = None
-    first_step: int = 0
     max_instances: int | None = None
     mask_size: int = 56
     resize: Resize = "pad"
-    cache: bool | str | os.PathLike[str] = False
-    num_shards: int = 1
-    shard_index: int = 0
-    drop_remainder: bool | None = None
 
     def __post_init__(self) -> None:
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            _refuse("image_size", "(height, width) in pixels", self.image_size)
-        if self.batch_size < 1:
-            _refuse("batch_size", "at least 1", self.batch_size)
-        if not 0 <= self.seed < 2**31:
-            _refuse("seed", "from 0 to 2**31 - 1", self.seed)
+        super().__post_init__()
         if self.resize not in ("pad", "stretch"):
-            _refuse("resize", '"pad" or "stretch"', self.resize)
-        if not 0 <= self.shard_index < self.num_shards:
-            what = f"from 0 to num_shards - 1 = {self.num_shards - 1}"
-            _refuse("shard_index", what, self.shard_index)
+            refuse("resize", '"pad" or "stretch"', self.resize)
         if self.mask_size < 1:
-            _refuse("mask_size", "at least 1", self.mask_size)
+            refuse("mask_size", "at least 1", self.mask_size)
         if self.max_instances is not None and self.max_instances < 1:
-            _refuse("max_instances", "at least 1", self.max_instances)
-        if self.first_step and self.first_epoch is None:
-            _refuse("first_step", "given with first_epoch", self.first_step)
+            refuse("max_instances", "at least 1", self.max_instances)
 
     @property
     def transforms(self) -> list[Any]:
@@ -102,17 +83,6 @@ class Options:
         """The transforms that are affine maps."""
         return [one for one in self.transforms if isinstance(one, Move)]
 
-    @property
-    def shuffles(self) -> bool:
-        """Whether the order changes from epoch to epoch."""
-        if self.shuffle is not None:
-            return self.shuffle
-        return bool(self.transforms) or self.first_epoch is not None
-
-
-def _refuse(name: str, expected: str, received: Any) -> None:
-    raise ValueError(f"{name} must be {expected}. Received: {name}={received!r}")
-
 
 def make_dataset(source: Source, options: Options) -> tf.data.Dataset:
     """Build the dataset that `kvision.data.coco` documents.
@@ -125,120 +95,24 @@ def make_dataset(source: Source, options: Options) -> tf.data.Dataset:
         Dataset of (images, targets), with the attributes documented there.
     """
     max_instances = options.max_instances or max(1, source.largest_count())
-    order = _Order(len(source), options)
+    order = Order(len(source), options)
     load = _loader(source, options)
     finish = _finisher(options, max_instances)
 
-    @tf.autograph.experimental.do_not_convert
-    def make_sample(key: tf.Tensor, position: tf.Tensor, index: tf.Tensor) -> Sample:
-        seed = tf.cast([options.seed, key], tf.int32)
-        seed = tf.random.experimental.stateless_fold_in(seed, position)
+    def make_sample(index: tf.Tensor, seed: tf.Tensor) -> Sample:
         return {**finish(load(index), seed), "seed": seed}
 
-    dataset = order.dataset().map(
-        make_sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    dataset = dataset.batch(options.batch_size, drop_remainder=order.is_full)
+    dataset = ordered_dataset(order, make_sample)
     for paste in (one for one in options.transforms if isinstance(one, CopyPaste)):
         dataset = _with_copy_paste(dataset, paste)
-    dataset = dataset.map(_split)
-    cardinality = order.steps if order.is_finite else tf.data.INFINITE_CARDINALITY
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(cardinality))
-    dataset = dataset.prefetch(2).with_options(_tf_options(options))
     attributes = {
         "class_names": source.class_names,
         "category_ids": source.category_ids,
         "image_ids": source.image_ids,
-        "num_images": len(source),
         "max_instances": max_instances,
-        "steps_per_epoch": order.steps,
-        "image_size": tuple(options.image_size),
         "resize": options.resize,
     }
-    for name, value in attributes.items():
-        setattr(dataset, name, value)
-    return dataset
-
-
-# Order
-
-
-class _Order:
-    """Which image stands where: a pure function of seed, epoch and position."""
-
-    def __init__(self, num_images: int, options: Options) -> None:
-        self.num_images = num_images
-        self.options = options
-        self.is_finite = options.first_epoch is None
-        mine = range(options.shard_index, num_images, options.num_shards)
-        # Shards of equal length in training, or workers would wait for each other.
-        fewest = num_images // options.num_shards
-        batch = options.batch_size
-        drop = options.drop_remainder
-        if drop is None:
-            drop = options.shuffles and fewest >= batch
-        self.is_full = drop or not self.is_finite
-        if drop:
-            self.steps = fewest // batch
-            if not self.steps:
-                raise ValueError(
-                    f"drop_remainder=True leaves nothing of {fewest} images in batches "
-                    f"of {batch}. Choose a smaller batch_size."
-                )
-        else:
-            most = -(-num_images // options.num_shards)
-            self.steps = -(-(len(mine) if self.is_finite else most) // batch)
-        # An endless dataset fills up its last batch of an epoch from its beginning.
-        self.count = self.steps * batch if self.is_full else len(mine)
-
-    def dataset(self) -> tf.data.Dataset:
-        """Make (key of the epoch, position, index of the image), all int64."""
-        if self.is_finite:
-            epochs = self._counted_epochs()
-        else:
-            epochs = tf.data.Dataset.range(self.options.first_epoch, 2**31 - 1)
-        dataset = epochs.flat_map(self._epoch)
-        skipped = self.options.first_step * self.options.batch_size
-        return dataset.skip(skipped) if skipped else dataset
-
-    def _counted_epochs(self) -> tf.data.Dataset:
-        """One element: how often this dataset has been iterated over before."""
-        if not (self.options.shuffles or self.options.transforms):
-            return tf.data.Dataset.range(1)
-        counter = itertools.count()
-
-        def next_epoch() -> np.ndarray:
-            return np.asarray(next(counter), np.int64)
-
-        def draw(_: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(next_epoch, [], tf.int64), ())
-
-        return tf.data.Dataset.range(1).map(draw)
-
-    def _epoch(self, key: tf.Tensor) -> tf.data.Dataset:
-        seed = tf.cast([self.options.seed, key], tf.int32)
-        indices = tf.range(self.num_images, dtype=tf.int64)
-        if self.options.shuffles:
-            draws = tf.random.stateless_uniform(
-                [self.num_images], seed, None, None, tf.int32, alg="philox"
-            )
-            indices = tf.cast(tf.argsort(draws, stable=True), tf.int64)
-
-        def place(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            overall = position * self.options.num_shards + self.options.shard_index
-            return key, overall, indices[overall % self.num_images]
-
-        return tf.data.Dataset.range(self.count).map(place)
-
-
-def _tf_options(options: Options) -> tf.data.Options:
-    result = tf.data.Options()
-    policy = tf.data.experimental.AutoShardPolicy
-    done = options.num_shards > 1
-    result.experimental_distribute.auto_shard_policy = (
-        policy.OFF if done else policy.DATA
-    )
-    return result
+    return with_attributes(dataset.map(_split), order, attributes)
 
 
 # Loading
@@ -246,7 +120,7 @@ def _tf_options(options: Options) -> tf.data.Options:
 
 def _loader(source: Source, options: Options) -> Callable[[tf.Tensor], Sample]:
     """Make a function from the index of an image to a sample in its own pixels."""
-    images = _Images(source, options)
+    images = _images(source, options)
     cells = options.mask_size
     ids = np.asarray(source.image_ids, np.int64)
 
@@ -280,60 +154,27 @@ def _loader(source: Source, options: Options) -> Callable[[tf.Tensor], Sample]:
     return load_tensors
 
 
-class _Images:
-    """Images by number: from their source, from memory or from a folder.
+def _images(source: Source, options: Options) -> ImageCache:
+    """Images by number, kept no larger than the model and the largest zoom can use."""
+    zoom = float(np.prod([move.zoom for move in options.moves]))
+    size = "x".join(map(str, (*options.image_size, options.resize)))
 
-    A cached image is kept no larger than the model and the largest zoom can use.
-    """
-
-    def __init__(self, source: Source, options: Options) -> None:
-        self.source = source
-        self.options = options
-        self.cache = options.cache
-        self.memory: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
-        self.zoom = float(np.prod([move.zoom for move in options.moves]))
-
-    def __call__(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """Return an image and the (height, width) of its original."""
-        if self.cache is False:
-            image = self.source.load_image(index)
-            return image, image.shape[:2]
-        if self.cache is True:
-            if index not in self.memory:
-                self.memory[index] = self._load_small(index)
-            return self.memory[index]
-        return self._from_folder(index, Path(self.cache))
-
-    def _load_small(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
-        image = self.source.load_image(index)
+    def load(index: int) -> tuple[np.ndarray, tuple[int, int]]:
+        image = source.load_image(index)
         height, width = image.shape[:2]
-        fitted = resized_size(
-            height, width, self.options.image_size, self.options.resize
-        )
-        largest = tuple(int(np.ceil(side * self.zoom)) for side in fitted)
+        if options.cache is False:
+            return image, (height, width)
+        fitted = resized_size(height, width, options.image_size, options.resize)
+        largest = tuple(int(np.ceil(side * zoom)) for side in fitted)
         if largest[0] >= height or largest[1] >= width:
             return image, (height, width)
         small = resize_image(image, (largest[0], largest[1]), "stretch").numpy()
         return small, (height, width)
 
-    def _from_folder(
-        self, index: int, folder: Path
-    ) -> tuple[np.ndarray, tuple[int, int]]:
-        size = "x".join(map(str, (*self.options.image_size, self.options.resize)))
-        name = f"{self.source.fingerprint(index)}-{size}-{self.zoom:g}.npz"
-        path = folder / name
-        if path.exists():
-            with np.load(path, allow_pickle=False) as content:
-                height, width = content["size"].tolist()
-                return content["image"], (height, width)
-        image, original = self._load_small(index)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Renamed when complete: a killed run leaves no half image behind.
-        part = folder / f".{name}.{os.getpid()}.{threading.get_ident()}"
-        with open(part, "wb") as file:
-            np.savez(file, image=image, size=np.asarray(original))
-        os.replace(part, path)
-        return image, original
+    def name(index: int) -> str:
+        return f"{source.fingerprint(index)}-{size}-{zoom:g}"
+
+    return ImageCache(load, name, options.cache)
 
 
 # Augmentation
