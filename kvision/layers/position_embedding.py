@@ -229,8 +229,10 @@ class RelativePositionBias(keras.layers.Layer):
         """Return the bias (1, H, P + N, P + N) of a grid (B, h, w, ...) of N cells."""
         rows, columns = self.grid
         numbers = relative_positions(rows, columns, self.num_prefix_tokens)
-        bias = ops.take(self.table, numbers.reshape(-1), axis=0)
-        bias = ops.reshape(ops.transpose(bias), (self.num_heads, *numbers.shape))
+        # Along the second axis: rows of the first would make a sparse gradient, which
+        # optimizers clip row by row.
+        bias = ops.take(ops.transpose(self.table), numbers.reshape(-1), axis=1)
+        bias = ops.reshape(bias, (self.num_heads, *numbers.shape))
         return ops.cast(ops.expand_dims(bias, 0), self.compute_dtype)
 
     def carry_over(self, source: "RelativePositionBias") -> None:

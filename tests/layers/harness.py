@@ -88,7 +88,7 @@ def assert_close(got: Any, expected: Any, tolerance: float, message: str) -> Non
 
 def _plain(value: Any) -> Any:
     """Bring a value to the form in which JSON gives it back."""
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=keras.saving.serialize_keras_object))
 
 
 def constructor_arguments(layer_class: type) -> dict[str, inspect.Parameter]:
@@ -213,10 +213,21 @@ def _with_policy(
     inputs: tuple[Any, ...],
     policy: str,
 ) -> keras.layers.Layer:
-    half = type(layer)(**arguments, dtype=policy)
+    config = {**layer.get_config(), **arguments}
+    half = type(layer).from_config(_with_dtype(_plain(config), policy))
     half(*inputs)
     half.set_weights(layer.get_weights())
     return half
+
+
+def _with_dtype(config: Any, policy: str) -> Any:
+    """Change the policy of a layer and of the layers it holds."""
+    if isinstance(config, list):
+        return [_with_dtype(item, policy) for item in config]
+    if not isinstance(config, dict):
+        return config
+    changed = {name: _with_dtype(value, policy) for name, value in config.items()}
+    return {**changed, "dtype": policy} if "dtype" in config else changed
 
 
 def _check_half_inputs(
