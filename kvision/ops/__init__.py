@@ -13,8 +13,10 @@ from kvision.ops import (
     recomputation,
     resampling,
     roi,
+    rollout,
     sampling,
     tracing,
+    windows,
 )
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "recomputation",
     "resampling",
     "roi",
+    "rollout",
     "sampling",
     "tracing",
+    "windows",
 ]
