@@ -25,9 +25,11 @@ from kvision.layers.rpn import RPN
 from kvision.layers.self_attention import SelfAttention
 from kvision.layers.standardized import GroupNormalization, StandardizedConv2D
 from kvision.layers.stems import ConvStem, PatchifyStem
+from kvision.layers.subsampled_attention import SubsampledAttention
 from kvision.layers.targets import AnchorTargets, MaskTargets, ROITargets
 from kvision.layers.token_pooling import AttentionPooling, AveragePooling, TokenPooling
 from kvision.layers.transformer import LayerScale, TransformerBlock
+from kvision.layers.window_attention import WindowAttention
 
 __all__ = [
     "MLP",
@@ -67,8 +69,10 @@ __all__ = [
     "SinCosPositionEmbedding1D",
     "SinCosPositionEmbedding2D",
     "StandardizedConv2D",
+    "SubsampledAttention",
     "SwiGLU",
     "TokenPooling",
     "TokensToGrid",
     "TransformerBlock",
+    "WindowAttention",
 ]

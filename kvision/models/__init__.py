@@ -7,6 +7,7 @@ from kvision.models.hybrid_vit import hybrid_vit
 from kvision.models.rcnn import faster_rcnn, mask_rcnn
 from kvision.models.resize import with_image_size
 from kvision.models.resnet import resnet
+from kvision.models.twins import twins_pcpvt, twins_svt
 from kvision.models.vit import vit
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "hybrid_vit",
     "mask_rcnn",
     "resnet",
+    "twins_pcpvt",
+    "twins_svt",
     "vit",
     "with_image_size",
 ]

@@ -68,7 +68,12 @@ def attention_scores(
     logits = ops.cast(logits, "float32")
     if bias is not None:
         logits = logits + ops.cast(bias, "float32")
-    scores = ops.softmax(logits) if keep is None else kept_softmax(logits, keep)
+    if logits.shape[-1] == 1:
+        scores = ops.exp(logits - logits)  # of a softmax here Keras would warn
+    elif keep is None:
+        scores = ops.softmax(logits)
+    else:
+        scores = kept_softmax(logits, keep)
     return ops.cast(scores, queries.dtype)
 
 

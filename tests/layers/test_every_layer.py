@@ -242,6 +242,31 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
         {"always_float32": True, "gradients_to": (0,)},
     ),
     *transformer_cases.CASES,
+    (
+        layers.WindowAttention,
+        {
+            "num_heads": 2,
+            "window_size": 4,
+            "use_bias": False,
+            "attention_dropout": 0.1,
+            "dropout": 0.1,
+        },
+        (normal(BATCH, 6, 8, 8),),
+        {"gradients_to": (0,)},
+    ),
+    (
+        layers.SubsampledAttention,
+        {
+            "num_heads": 2,
+            "reduction": 4,
+            "use_bias": False,
+            "epsilon": 1e-3,
+            "attention_dropout": 0.1,
+            "dropout": 0.1,
+        },
+        (normal(BATCH, 6, 8, 8),),
+        {"gradients_to": (0,)},
+    ),
 ]
 
 
