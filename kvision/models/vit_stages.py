@@ -12,7 +12,7 @@ import keras
 from kvision import layers
 from kvision.models.classifier import policy_of
 
-__all__ = ["embed", "encode", "grids_of", "norm", "pool"]
+__all__ = ["embed", "encode", "grids_of", "norm", "pool", "transformer_block"]
 
 Tensor = Any
 
@@ -166,28 +166,24 @@ def encode(
     Raises:
         ValueError: for an unknown rule of drop path.
     """
-    _require("drop_path_rule", drop_path_rule, _RULES)
     outputs = []
     for index in range(depth):
-        share = index / max(depth - 1, 1) if drop_path_rule == "linear" else 1.0
-        attention = layers.SelfAttention(
-            num_heads,
-            qkv_bias,
-            epsilon if qk_norm else None,
-            attention_dropout,
-            dropout,
+        block = transformer_block(
+            index,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_dim=mlp_dim,
+            qkv_bias=qkv_bias,
+            qk_norm=qk_norm,
+            activation=activation,
+            layer_scale=layer_scale,
+            epsilon=epsilon,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            drop_path=drop_path,
+            drop_path_rule=drop_path_rule,
+            recompute=recompute,
             dtype=dtype,
-            name="attention",
-        )
-        block = layers.TransformerBlock(
-            attention,
-            _mlp(mlp_dim, activation, dropout, dtype),
-            epsilon,
-            layer_scale,
-            drop_path * share,
-            recompute,
-            dtype=dtype,
-            name=f"block_{index}",
         )
         bias = {}
         if positions == "relative":
@@ -199,6 +195,74 @@ def encode(
             tokens = _convolved(tokens, grid, num_prefix_tokens, dtype)
         outputs.append(tokens)
     return outputs
+
+
+def transformer_block(
+    index: int,
+    *,
+    depth: int,
+    num_heads: int,
+    mlp_dim: int,
+    qkv_bias: bool,
+    qk_norm: bool,
+    activation: str,
+    layer_scale: float | None,
+    epsilon: float,
+    dropout: float,
+    attention_dropout: float,
+    drop_path: float,
+    drop_path_rule: str,
+    recompute: bool,
+    dtype: Any,
+    kind: type[layers.TransformerBlock] = layers.TransformerBlock,
+) -> layers.TransformerBlock:
+    """Make one block, named "block_0" and so on.
+
+    Args:
+        index: which one, from 0.
+        depth: of how many.
+        num_heads: of its attention.
+        mlp_dim: width inside its MLP.
+        qkv_bias: as in `kvision.models.vit.build_vit`, and so all that follow.
+        qk_norm: see there.
+        activation: see there.
+        layer_scale: see there.
+        epsilon: see there.
+        dropout: see there.
+        attention_dropout: see there.
+        drop_path: see there.
+        drop_path_rule: see there.
+        recompute: see there.
+        dtype: dtype policy.
+        kind: class of the block.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: for an unknown rule of drop path.
+    """
+    _require("drop_path_rule", drop_path_rule, _RULES)
+    share = index / max(depth - 1, 1) if drop_path_rule == "linear" else 1.0
+    attention = layers.SelfAttention(
+        num_heads,
+        qkv_bias,
+        epsilon if qk_norm else None,
+        attention_dropout,
+        dropout,
+        dtype=dtype,
+        name="attention",
+    )
+    return kind(
+        attention,
+        _mlp(mlp_dim, activation, dropout, dtype),
+        epsilon,
+        layer_scale,
+        drop_path * share,
+        recompute,
+        dtype=dtype,
+        name=f"block_{index}",
+    )
 
 
 def _mlp(
