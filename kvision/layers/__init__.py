@@ -6,6 +6,13 @@ from kvision.layers.detections import DetectionSelection, MaskScores
 from kvision.layers.dropping import DropPath, PatchDropout
 from kvision.layers.grid import TokensToGrid
 from kvision.layers.losses import BoxLoss, MaskLoss, RPNLoss
+from kvision.layers.mixed_patches import (
+    DetailScores,
+    MixedPatches,
+    MixedTokensToGrid,
+    MultiScalePositionEmbedding,
+    RegionScores,
+)
 from kvision.layers.mlp import MLP, SwiGLU
 from kvision.layers.normalization import FrozenBatchNormalization, ImageNormalization
 from kvision.layers.patch_embedding import ClassToken, PatchEmbedding
@@ -28,6 +35,12 @@ from kvision.layers.stems import ConvStem, PatchifyStem
 from kvision.layers.subsampled_attention import SubsampledAttention
 from kvision.layers.targets import AnchorTargets, MaskTargets, ROITargets
 from kvision.layers.token_pooling import AttentionPooling, AveragePooling, TokenPooling
+from kvision.layers.token_pruning import (
+    KeptTokensToGrid,
+    PrunedTransformerBlock,
+    TokenPruning,
+    TokenScorer,
+)
 from kvision.layers.transformer import LayerScale, TransformerBlock
 from kvision.layers.window_attention import WindowAttention
 
@@ -43,6 +56,7 @@ __all__ = [
     "ClassToken",
     "ClassificationHead",
     "ConvStem",
+    "DetailScores",
     "DetectionSelection",
     "DropPath",
     "FeaturePyramid",
@@ -50,20 +64,26 @@ __all__ = [
     "GroupNormalization",
     "ImageNormalization",
     "ImagePreprocessing",
+    "KeptTokensToGrid",
     "LayerScale",
     "MaskHead",
     "MaskLoss",
     "MaskScores",
     "MaskTargets",
+    "MixedPatches",
+    "MixedTokensToGrid",
+    "MultiScalePositionEmbedding",
     "PatchDropout",
     "PatchEmbedding",
     "PatchifyStem",
     "PositionEmbedding",
     "PositionEncodingGenerator",
     "ProposalSelection",
+    "PrunedTransformerBlock",
     "ROIAlign",
     "ROITargets",
     "RPNLoss",
+    "RegionScores",
     "RelativePositionBias",
     "SelfAttention",
     "SinCosPositionEmbedding1D",
@@ -72,6 +92,8 @@ __all__ = [
     "SubsampledAttention",
     "SwiGLU",
     "TokenPooling",
+    "TokenPruning",
+    "TokenScorer",
     "TokensToGrid",
     "TransformerBlock",
     "WindowAttention",

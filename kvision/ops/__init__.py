@@ -15,6 +15,7 @@ from kvision.ops import (
     roi,
     rollout,
     sampling,
+    tokens,
     tracing,
     windows,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "roi",
     "rollout",
     "sampling",
+    "tokens",
     "tracing",
     "windows",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kvision import layers
-from tests.layers import transformer_cases
+from tests.layers import token_cases, transformer_cases
 from tests.layers.harness import BATCH, check_layer
 
 IMAGE_SIZE = (64, 96)
@@ -242,6 +242,7 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
         {"always_float32": True, "gradients_to": (0,)},
     ),
     *transformer_cases.CASES,
+    *token_cases.CASES,
     (
         layers.WindowAttention,
         {
