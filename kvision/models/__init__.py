@@ -3,6 +3,7 @@
 from kvision.models.conv_vit import conv_vit
 from kvision.models.deit import deit, deit3
 from kvision.models.detector import Detector
+from kvision.models.dynamic_vit import dynamic_vit
 from kvision.models.hybrid_vit import hybrid_vit
 from kvision.models.rcnn import faster_rcnn, mask_rcnn
 from kvision.models.resize import with_image_size
@@ -15,6 +16,7 @@ __all__ = [
     "conv_vit",
     "deit",
     "deit3",
+    "dynamic_vit",
     "faster_rcnn",
     "hybrid_vit",
     "mask_rcnn",
