@@ -5,6 +5,7 @@ from kvision.models.deit import deit, deit3
 from kvision.models.detector import Detector
 from kvision.models.dynamic_vit import dynamic_vit
 from kvision.models.hybrid_vit import hybrid_vit
+from kvision.models.mixed_resolution_vit import mixed_resolution_vit
 from kvision.models.rcnn import faster_rcnn, mask_rcnn
 from kvision.models.resize import with_image_size
 from kvision.models.resnet import resnet
@@ -20,6 +21,7 @@ __all__ = [
     "faster_rcnn",
     "hybrid_vit",
     "mask_rcnn",
+    "mixed_resolution_vit",
     "resnet",
     "twins_pcpvt",
     "twins_svt",

@@ -62,6 +62,11 @@ def _with_input_size(model: keras.Model, image_size: tuple[int, int]) -> keras.M
 
 def _cloned(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     """Build a Functional model again, on images of another size, weights anew."""
-    old = model.inputs[0]
-    images = keras.Input((*image_size, old.shape[-1]), dtype=old.dtype, name=old.name)
-    return keras.models.clone_model(model, input_tensors=images)
+
+    def renewed(old: keras.KerasTensor) -> keras.KerasTensor:
+        is_image = len(old.shape) == 4  # others are, for example, boxes
+        shape = (*image_size, old.shape[-1]) if is_image else old.shape[1:]
+        return keras.Input(shape, dtype=old.dtype, name=old.name)
+
+    inputs = keras.tree.map_structure(renewed, model.input)
+    return keras.models.clone_model(model, input_tensors=inputs)
