@@ -292,3 +292,7 @@ class PositionEncodingGenerator(keras.layers.Layer):
     def compute_output_shape(self, grid_shape: Shape) -> Shape:
         """Keep the shape."""
         return grid_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return super().get_config()
