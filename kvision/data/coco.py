@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from kvision.data.annotations import Record, examine, read_annotations
 from kvision.data.findings import DataError, Finding, Report
+from kvision.data.image_cache import file_fingerprint
 from kvision.data.images import Resize, load_image
 from kvision.data.masks import crop_mask
 from kvision.data.pipeline import Options, make_dataset
@@ -279,10 +280,7 @@ class _CocoSource:
         return max(len(record.instances) for record in self.records)
 
     def fingerprint(self, index: int) -> str:
-        path = os.path.abspath(self.records[index].path)
-        facts = os.stat(path)
-        text = f"{path}/{facts.st_size}/{facts.st_mtime_ns}"
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return file_fingerprint(self.records[index].path)
 
 
 def _decodable(records: list[Record], report: Report) -> list[Record]:
@@ -337,13 +335,7 @@ def _log(
     report: Report, records: list[Record], max_instances: int | None, source: str
 ) -> None:
     """Write one warning that counts all that is left out or changed."""
-    lines = []
-    groups: dict[tuple[str, str], list[Finding]] = {}
-    for found in report.of("error") + report.of("warning"):
-        groups.setdefault((found.severity, found.code), []).append(found)
-    for (severity, code), group in groups.items():
-        what = "left out for errors" if severity == "error" else "warnings"
-        lines.append(f"{len(group)} {what} [{code}], such as {group[0]}")
+    lines = report.lines()
     counts = [len(record.instances) for record in records]
     if max_instances is not None and max(counts) > max_instances:
         over = [count - max_instances for count in counts if count > max_instances]

@@ -105,6 +105,17 @@ class Report:
         if errors := self.of("error"):
             raise DataError(*errors)
 
+    def lines(self) -> list[str]:
+        """Count what was left out and warned of: a line for each kind of fault."""
+        lines = []
+        groups: dict[tuple[str, str], list[Finding]] = {}
+        for found in self.of("error") + self.of("warning"):
+            groups.setdefault((found.severity, found.code), []).append(found)
+        for (severity, code), group in groups.items():
+            what = "left out for errors" if severity == "error" else "warnings"
+            lines.append(f"{len(group)} {what} [{code}], such as {group[0]}")
+        return lines
+
     def table(self) -> "Table":
         """Lay the findings out for a terminal, the same faults on one line."""
         from rich.table import Table

@@ -1,5 +1,6 @@
 """Images by number, kept in memory or in a folder once they have been loaded."""
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["ImageCache"]
+__all__ = ["ImageCache", "file_fingerprint"]
 
 Loaded = tuple[np.ndarray, tuple[int, int]]
 
@@ -57,3 +58,11 @@ class ImageCache:
             np.savez(file, image=image, size=np.asarray(original))
         os.replace(part, path)
         return image, original
+
+
+def file_fingerprint(path: str | os.PathLike[str]) -> str:
+    """Return a name that changes when a file does: of its path, length and time."""
+    path = os.path.abspath(path)
+    facts = os.stat(path)
+    text = f"{path}/{facts.st_size}/{facts.st_mtime_ns}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -69,7 +69,7 @@ def prepare_image(
     if resize == "stretch":
         return resize_pixels(image, image_size, interpolation)
     if resize == "pad":
-        size = resized_size(*image.shape[:2], image_size, "pad")
+        size = resized_size(image.shape[0], image.shape[1], image_size, "pad")
         rest = [(0, goal - side) for goal, side in zip(image_size, size, strict=True)]
         return np.pad(resize_pixels(image, size, interpolation), (*rest, (0, 0)))
     return _resize_and_crop(image, image_size, crop_fraction, interpolation)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from kvision.data.draws import fold, uniform
 from kvision.data.warp import Sample, affine, warp
 
 __all__ = [
@@ -133,7 +134,7 @@ class Rotate(Move):
     def matrix(self, seed: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Draw a map; see `Move`."""
         largest = math.radians(self.degrees)
-        (angle,) = _uniform(_fold(seed, 1), 1, -largest, largest)
+        (angle,) = uniform(fold(seed, 1), 1, -largest, largest)
         cos, sin = tf.cos(angle), tf.sin(angle)
         x, y = size[1] / 2, size[0] / 2
         turned = affine(
@@ -171,7 +172,7 @@ class LargeScaleJitter(Move):
 
     def matrix(self, seed: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Draw a map; see `Move`."""
-        scale, *place = _uniform(seed, 3, 0.0, 1.0)
+        scale, *place = uniform(seed, 3, 0.0, 1.0)
         scale = self.low + scale * (self.high - self.low)
         # Room to spare when the image is smaller, to be cut off when it is larger.
         y, x = (place[axis] * size[axis] * (1.0 - scale) for axis in (0, 1))
@@ -203,14 +204,14 @@ class Photometric:
         """Change the colours of `images`; padding of 0 changes with the rest."""
         image = sample["images"]
         changed = tf.cond(
-            _uniform(seed, 1, 0.0, 1.0)[0] < self.probability,
-            lambda: self._recolor(image, _fold(seed, 1)),
+            uniform(seed, 1, 0.0, 1.0)[0] < self.probability,
+            lambda: self._recolor(image, fold(seed, 1)),
             lambda: image,
         )
         return {**sample, "images": changed}
 
     def _recolor(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        amounts = _uniform(seed, 4, -1.0, 1.0)
+        amounts = uniform(seed, 4, -1.0, 1.0)
         brightness = 1.0 + amounts[0] * self.brightness
         contrast = 1.0 + amounts[1] * self.contrast
         colors = _color_matrix(
@@ -246,7 +247,7 @@ class CopyPaste:
         """Paste objects of `donor`, a sample of the same shapes, into `sample`."""
         from kvision.data.copy_paste import paste
 
-        chance, picks = _uniform(seed, 1, 0.0, 1.0)[0], _fold(seed, 1)
+        chance, picks = uniform(seed, 1, 0.0, 1.0)[0], fold(seed, 1)
         number = tf.shape(donor["gt_labels"])[0]
         draws = tf.random.stateless_uniform([number], picks)
         is_picked = (draws < self.share) & (chance < self.probability)
@@ -278,7 +279,7 @@ def compose(
     """
     matrix = tf.eye(3, dtype=tf.float64)
     for number, move in enumerate(moves):
-        step, size = move.matrix(_fold(seed, number), size)
+        step, size = move.matrix(fold(seed, number), size)
         matrix = step @ matrix
     return matrix, size
 
@@ -301,15 +302,5 @@ def _color_matrix(saturation: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
 
 
 def _maybe(probability: float, seed: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    (chance,) = _uniform(seed, 1, 0.0, 1.0)
+    (chance,) = uniform(seed, 1, 0.0, 1.0)
     return tf.where(chance < probability, matrix, tf.eye(3, dtype=tf.float64))
-
-
-def _uniform(seed: tf.Tensor, number: int, low: float, high: float) -> list[tf.Tensor]:
-    """Draw float64 scalars."""
-    values = tf.random.stateless_uniform([number], seed, low, high, tf.float64)
-    return tf.unstack(values)
-
-
-def _fold(seed: tf.Tensor, number: int) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed, number)

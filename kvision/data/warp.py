@@ -23,7 +23,7 @@ __all__ = ["Sample", "affine", "pad_rows", "warp"]
 Sample = dict[str, tf.Tensor]
 
 _ROWS = ("gt_boxes", "gt_labels", "gt_masks")
-_FACTS = ("image_ids", "image_sizes", "original_sizes", "scales")
+_FACTS = ("labels", "image_ids", "image_sizes", "original_sizes", "scales")
 _MIN_SIDE = 1.0  # pixels; less than this of an object cannot be learnt from
 _STRAIGHT = 1e-6  # off-diagonal part of a map below which it does not rotate
 
@@ -63,6 +63,8 @@ def warp(
     """
     _refuse_unknown(sample)
     size = tf.cast(tf.convert_to_tensor(size), tf.int32)
+    if "gt_boxes" not in sample:
+        return {**sample, "images": _move_image(is_upright, sample, matrix, size)}
     image, boxes, labels = sample["images"], sample["gt_boxes"], sample["gt_labels"]
     masks = sample.get("gt_masks")
     used = rows_in_use(boxes, labels)
@@ -132,6 +134,16 @@ def _move(
         lambda: _rotate(image, boxes, grids, matrix, size),
         lambda: _scale(image, boxes, grids, matrix, size),
     )
+
+
+def _move_image(
+    is_upright: bool, sample: Sample, matrix: tf.Tensor, size: tf.Tensor
+) -> tf.Tensor:
+    """Move an image without objects."""
+    image = sample["images"]
+    boxes, grids = tf.zeros((0, 4)), tf.zeros((0, 1, 1), tf.uint8)
+    moved = _move(is_upright, image, boxes, grids, matrix, size)[0]
+    return tf.ensure_shape(moved, (None, None, image.shape[-1]))
 
 
 def _refuse_unknown(sample: Sample) -> None:
