@@ -1,8 +1,12 @@
-"""Detection on a device: one file that needs NumPy and LiteRT, nothing else of kvision.
+"""Models on a device: one file that needs NumPy and LiteRT, nothing else of kvision.
 
     detector = Detector("nuclei.tflite")
     found = detector.detect("photo.jpg")       # or an array (H, W, 3) of 0..255
     found.boxes, found.scores, found.names, found.masks   # in pixels of the photo
+
+    classifier = Classifier("flowers.tflite")
+    found = classifier.classify("photo.jpg", top=3)
+    found.names, found.scores                             # best first
 
     python kvision_edge.py nuclei.tflite photo.jpg            # prints json
 
@@ -14,17 +18,26 @@ import argparse
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Detections", "Detector", "fit", "paste"]
+__all__ = [
+    "Classifications",
+    "Classifier",
+    "Detections",
+    "Detector",
+    "fit",
+    "paste",
+    "prepare",
+]
 
 Array = np.ndarray
 PathName = str | PathLike[str]
+Taps = tuple[int, Array]  # the first pixel, and the weights of it and those after it
 
 _FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]
 
@@ -104,12 +117,11 @@ class Detector:
     """
 
     def __init__(self, path: PathName, num_threads: int | None = None) -> None:
-        self.description = _read_description(path)
+        self.description = _read_description(path, "detection")
         self.class_names: list[str] = self.description["class_names"]
         height, width = self.description["image_size"]
         self.image_size = (height, width)
-        interpreter = _interpreter_class()(str(path), num_threads=num_threads)
-        self._run = interpreter.get_signature_runner()
+        self._run = _runner(path, num_threads)
 
     def detect(
         self, image: PathName | Array, score_threshold: float = 0.5
@@ -159,6 +171,149 @@ class Detector:
         )
 
 
+@dataclass(repr=False, eq=False)
+class Classifications:
+    """What a photo shows, best first.
+
+    Attributes:
+        names: T names of classes.
+        scores: (T,) float32 array in [0, 1].
+        labels: (T,) int32 array.
+        all_scores: (K,) float32 array, of all classes in their order; they sum to 1.
+        image_size: (height, width) of the photo.
+    """
+
+    names: list[str]
+    scores: Array
+    labels: Array
+    all_scores: Array
+    image_size: tuple[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for json."""
+        top = [
+            {"name": name, "label": label, "score": score}
+            for name, label, score in zip(
+                self.names, self.labels.tolist(), self.scores.tolist(), strict=True
+            )
+        ]
+        return {"image_size": list(self.image_size), "top": top}
+
+    def __repr__(self) -> str:
+        best = (f"{n} {s:.2f}" for n, s in zip(self.names, self.scores, strict=True))
+        return f"<classification: {', '.join(best)}>"
+
+
+class Classifier:
+    """A classifier in a TFLite file.
+
+    Args:
+        path: the file.
+        num_threads: threads of the runtime; None leaves it the choice.
+
+    Attributes:
+        class_names: names of the labels 0..K-1.
+        image_size: (height, width) of the input in pixels.
+        description: all that the file says about itself.
+
+    Raises:
+        ValueError: if the file does not come from `kvision.export.tflite`, or holds no
+            classifier.
+        ImportError: if there is no LiteRT.
+    """
+
+    def __init__(self, path: PathName, num_threads: int | None = None) -> None:
+        self.description = _read_description(path, "classification")
+        self.class_names: list[str] = self.description["class_names"]
+        height, width = self.description["image_size"]
+        self.image_size = (height, width)
+        self._run = _runner(path, num_threads)
+
+    def classify(self, image: PathName | Array, top: int = 5) -> Classifications:
+        """Say what a photo of any size shows.
+
+        Args:
+            image: a path, or an RGB array (H, W, 3) or grey (H, W) of values 0..255
+                (of uint16 the high byte counts).
+            top: how many classes to name; all if there are fewer.
+
+        Returns:
+            The best classes.
+
+        Raises:
+            ValueError: if the image has another shape, values beyond 0..255 or in
+                0..1, or its file is damaged.
+        """
+        channels = self.description["num_channels"]
+        # As `kvision.classify` does, which weighs colours after the photo is read.
+        photo = _load(image, 3) if channels == 1 else _load(image, channels)
+        height, width = photo.shape[:2]
+        pixels = prepare(
+            _grey(photo) if channels == 1 else photo,
+            self.image_size,
+            self.description["resize"],
+            self.description["crop_fraction"],
+            self.description["interpolation"],
+        )
+        scores = self._run(images=pixels[None])["scores"][0]
+        labels = np.argsort(-scores, kind="stable")[:top].astype(np.int32)
+        names = [self.class_names[label] for label in labels]
+        return Classifications(names, scores[labels], labels, scores, (height, width))
+
+
+def prepare(
+    image: Array,
+    image_size: tuple[int, int],
+    resize: str = "crop",
+    crop_fraction: float = 0.875,
+    interpolation: str = "bicubic",
+) -> Array:
+    """Bring an image to a classifier's input size.
+
+    Args:
+        image: (h, w, C) uint8 array.
+        image_size: (height, width) of the result in pixels.
+        resize: "crop" brings the short side to `image_size / crop_fraction` and cuts
+            the middle out; "stretch" squashes the whole image into the input; "pad"
+            keeps the aspect ratio and pads with 0 at the bottom and right.
+        crop_fraction: share of the short side that "crop" keeps.
+        interpolation: "bicubic" or "bilinear", widened where the image shrinks.
+
+    Returns:
+        (H, W, C) uint8 array: what Pillow gives.
+
+    Source: Pillow 13, src/libImaging/Resample.c: two passes in whole numbers, rounded
+    after each; y first where the height shrinks by much more than the width.
+    """
+    height, width = image.shape[:2]
+    whole, size, first = tuple(image_size), tuple(image_size), (0, 0)
+    if resize == "crop":
+        rows, columns = (int(side / crop_fraction) for side in image_size)
+        if rows * width >= columns * height:
+            whole = rows, rows * width // height
+        else:
+            whole = columns * height // width, columns
+        top, left = (
+            round((all_ - kept) / 2)
+            for all_, kept in zip(whole, image_size, strict=True)
+        )
+        first = top, left
+    elif resize == "pad":
+        scale = min(image_size[0] / height, image_size[1] / width)
+        rows, columns = (max(1, math.floor(s * scale + 0.5)) for s in (height, width))
+        whole = size = rows, columns
+    shrunk = height - whole[0], width - whole[1]
+    is_y_first = shrunk[0] > 0 and shrunk[0] > 2 * shrunk[1]
+    for axis in (0, 1) if is_y_first else (1, 0):
+        old = image.shape[axis]
+        if (whole[axis], size[axis]) != (old, old):
+            taps = _filters(old, whole[axis], first[axis], size[axis], interpolation)
+            image = _resample_exactly(image, size[axis], axis, taps)
+    padded = np.zeros((*image_size, image.shape[2]), np.uint8)
+    padded[: size[0], : size[1]] = image
+    return padded
+
+
 def fit(
     image: Array, image_size: tuple[int, int], resize: str
 ) -> tuple[Array, tuple[float, float]]:
@@ -186,7 +341,10 @@ def fit(
     if (rows, columns) == (height, width):
         padded[:rows, :columns] = image
     else:
-        resampled = _resample(_resample(image, rows, 0), columns, 1)
+        resampled = image
+        for axis, size in enumerate((rows, columns)):
+            taps = _triangles(resampled.shape[axis], size)
+            resampled = _resample(resampled, size, axis, taps)
         padded[:rows, :columns] = np.rint(resampled)
     return padded, (rows / height, columns / width)
 
@@ -228,19 +386,62 @@ def _bilinear(start: float, end: float, cells: int, pixels: int) -> tuple[int, A
     return first, np.maximum(1.0 - distance, 0.0).astype(np.float32)
 
 
-def _resample(image: Array, size: int, axis: int) -> Array:
+def _resample(image: Array, size: int, axis: int, taps: Iterable[Taps]) -> Array:
     """Resample (h, w, C) along one of the first two axes; float32."""
     image = np.moveaxis(image, axis, 0)
     resampled = np.empty((size, *image.shape[1:]), np.float32)
-    for row, (first, weights) in zip(
-        resampled, _triangles(len(image), size), strict=True
-    ):
-        taps = image[first : first + len(weights)].astype(np.float32)
-        np.einsum("i,i...->...", weights, taps, out=row)
+    for row, (first, weights) in zip(resampled, taps, strict=True):
+        pixels = image[first : first + len(weights)].astype(np.float32)
+        np.einsum("i,i...->...", weights, pixels, out=row)
     return np.moveaxis(resampled, 0, axis)
 
 
-def _triangles(old: int, new: int) -> Iterator[tuple[int, Array]]:
+def _resample_exactly(
+    image: Array, size: int, axis: int, taps: Iterable[Taps]
+) -> Array:
+    """Resample (h, w, C) along one axis with Pillow's weights of 22 bits; uint8."""
+    image = np.moveaxis(image, axis, 0)
+    resampled = np.empty((size, *image.shape[1:]), np.uint8)
+    for row, (first, weights) in zip(resampled, taps, strict=True):
+        whole = np.trunc(weights * 2**22 + np.copysign(0.5, weights))
+        pixels = image[first : first + len(weights)].astype(np.float64)
+        # Whole numbers below 2 ** 53: their sum is exact.
+        total = np.einsum("i,i...->...", whole, pixels) + 2**21
+        row[:] = np.clip(np.floor(total / 2**22), 0, 255)
+    return np.moveaxis(resampled, 0, axis)
+
+
+def _filters(
+    old: int, whole: int, start: int, count: int, interpolation: str
+) -> Iterator[Taps]:
+    """Yield first pixel and weights of the new pixels from `start` on, as Pillow's.
+
+    The `old` pixels become `whole` new ones, of which `count` are wanted.
+    """
+    kernel, reach = {"bicubic": (_cubic, 2), "bilinear": (_triangle, 1)}[interpolation]
+    step = old / whole
+    widening = max(step, 1.0)
+    for i in range(start, start + count):
+        centre = (i + 0.5) * step
+        first = max(0, int(centre - reach * widening + 0.5))
+        last = min(old, int(centre + reach * widening + 0.5))
+        positions = np.arange(first, last) + 0.5
+        weights = kernel(np.abs(positions - centre) / widening)
+        yield first, weights / weights.sum()
+
+
+def _triangle(x: Array) -> Array:
+    return np.maximum(1 - x, 0)
+
+
+def _cubic(x: Array) -> Array:
+    """Keys 1981, with a = -0.5; x from 0."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+def _triangles(old: int, new: int) -> Iterator[Taps]:
     """Yield the first pixel and the weights of the pixels of each new pixel."""
     step = np.float32(old) / np.float32(new)
     radius = max(step, np.float32(1))
@@ -315,15 +516,36 @@ def _pixels(image: Any, num_channels: int) -> Array:
     return np.asarray(image.convert({1: "L", 4: "RGBA"}.get(num_channels, "RGB")))
 
 
-def _read_description(path: PathName) -> dict[str, Any]:
+def _grey(photo: Array) -> Array:
+    """Weigh colours; (H, W, 1) uint8."""
+    values = photo @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.rint(values).astype(np.uint8)[..., None]
+
+
+def _read_description(path: PathName, task: str | None = None) -> dict[str, Any]:
+    """Read what a file says about itself, and refuse one of another task."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("kvision.json"))
+            description = json.loads(archive.read("kvision.json"))
     except (zipfile.BadZipFile, KeyError):
         raise ValueError(
             f"{path} does not say how its images are made. Expected a file that "
             "kvision.export.tflite wrote (other tools drop what follows the model)."
         ) from None
+    # The first files, all of detectors, did not say.
+    found = description.setdefault("task", "detection")
+    if task not in (None, found):
+        names = {"detection": "Detector", "classification": "Classifier"}
+        raise ValueError(
+            f"{path} is for {found}: open it with {names.get(found, found)}, not with "
+            f"{names[str(task)]}"
+        )
+    return description
+
+
+def _runner(path: PathName, num_threads: int | None) -> Callable[..., dict[str, Array]]:
+    interpreter = _interpreter_class()(str(path), num_threads=num_threads)
+    return interpreter.get_signature_runner()
 
 
 def _interpreter_class() -> Any:
@@ -352,24 +574,38 @@ def _run_lengths(mask: Array) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Detect in photos and print a line of json for each.
+    """Detect in photos or classify them, and print a line of json for each.
 
     Args:
         arguments: those of the command line by default.
     """
-    parser = argparse.ArgumentParser(description="Detect objects in photos.")
+    parser = argparse.ArgumentParser(
+        description="Run a detector or a classifier on photos; the file says which."
+    )
     parser.add_argument("model", help="TFLite file of kvision.export.tflite")
     parser.add_argument("photos", nargs="+", help="image files")
-    parser.add_argument("--score-threshold", type=float, default=0.5)
+    parser.add_argument("--score-threshold", type=float, default=0.5, help="detectors")
+    parser.add_argument("--top", type=int, default=5, help="classifiers: best classes")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
     try:
-        detector = Detector(options.model, options.threads)
+        run = _opened(options)
         for photo in options.photos:
-            found = detector.detect(photo, options.score_threshold)
+            found = run(photo)
             print(json.dumps({"path": photo, **found.to_dict()}), flush=True)
     except (ImportError, OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
+
+
+def _opened(
+    options: argparse.Namespace,
+) -> Callable[[str], "Detections | Classifications"]:
+    """Open the file as what it is."""
+    if _read_description(options.model)["task"] == "classification":
+        classifier = Classifier(options.model, options.threads)
+        return lambda photo: classifier.classify(photo, options.top)
+    detector = Detector(options.model, options.threads)
+    return lambda photo: detector.detect(photo, options.score_threshold)
 
 
 if __name__ == "__main__":

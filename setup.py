@@ -34,7 +34,7 @@ FEATURES = {
     "fast": ["faster-coco-eval>=1.7"],
     "viz": ["matplotlib>=3.9", "supervision>=0.30"],
     "litert": ["ai-edge-litert>=2.0"],
-    "onnx": ["tf2onnx>=1.17"],
+    "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.22"],
     "video": ["av>=14.0"],
     "tensorboard": ["tensorboard>=2.19"],
     "keras-hub": ["keras-hub>=0.26"],
@@ -44,6 +44,9 @@ FEATURES = {
 # in `all`; it is here for those who already have a KerasCV backbone.
 KERAS_CV = {"keras-cv": ["keras-cv>=0.9"]}
 
+# Heavy too, and without Windows wheels; only `kvision.data.tfds` needs it.
+TFDS = {"tfds": ["tensorflow-datasets>=4.9.9", "array-record>=0.7"]}
+
 # What working on kvision itself needs.
 DOCS = {"docs": ["pdoc>=15.0"]}
 NOTEBOOKS = {"notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "nbmake>=1.5"]}
@@ -51,6 +54,7 @@ DEV = [
     *FEATURES["fast"],
     *FEATURES["viz"],
     *FEATURES["litert"],
+    *FEATURES["onnx"],
     *NOTEBOOKS["notebooks"],
     "hypothesis>=6.100",
     "import-linter>=2.1",
@@ -82,6 +86,7 @@ setup(
     extras_require={
         **FEATURES,
         **KERAS_CV,
+        **TFDS,
         **DOCS,
         **NOTEBOOKS,
         "all": sorted({need for needs in FEATURES.values() for need in needs}),

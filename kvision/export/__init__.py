@@ -1,7 +1,8 @@
-"""Exported forms of detectors: SavedModel and TFLite, each compared with its model."""
+"""Exported forms of detectors and classifiers, each compared with its model."""
 
+from kvision.export.onnx import onnx
 from kvision.export.parity import Parity, ParityError
 from kvision.export.saved_model import saved_model
 from kvision.export.tflite import tflite
 
-__all__ = ["Parity", "ParityError", "saved_model", "tflite"]
+__all__ = ["Parity", "ParityError", "onnx", "saved_model", "tflite"]

@@ -3,7 +3,8 @@
 TensorFlow's converter quantises everything it can, and boxes decoded from 8-bit deltas
 are off by pixels. Its quantiser proper works on a file: an operator whose tensors carry
 ranges of values becomes one of 8 bits. So the ranges are measured here, and are given
-to the operators of backbone, pyramid and heads alone.
+to the operators alone that a plan names: of a detector those of backbone, pyramid and
+heads, of a classifier the products with weights.
 """
 
 import re
@@ -15,11 +16,13 @@ import numpy as np
 from kvision.export.flatbuffer import operator_name, read, write
 from kvision.export.weight_quantization import WEIGHTED
 
-__all__ = ["int8_activations"]
+__all__ = ["classifier_plan", "detector_plan", "int8_activations"]
 
 Array = np.ndarray
 Model = Any
 Run = Callable[[bytes, Array], Iterator[list[Array]]]
+# Scope (the layer and the parts of the name within) and kind of an operator -> 8 bits?
+Plan = Callable[[list[str], str], bool]
 
 # The layers of `kvision.models.rcnn` that hold no weights: geometry and selection.
 _FLOAT_LAYERS = {
@@ -39,20 +42,59 @@ _FLOAT_PARTS = {
 }
 # Of these layers the convolutions and dense layers are quantised and nothing else.
 _HEADS = {"rpn", "box_head", "mask_head"}
+# Of a classifier: its heads ("head", "head_dist"), and what chooses tokens.
+_FLOAT_PREFIXES = ("head", "predictor", "scorer")
 
 
-def int8_activations(content: bytes, images: Array, run: Run) -> bytes:
-    """Quantise weights and activations of backbone, pyramid and heads to 8 bits.
+def detector_plan(scope: list[str], kind: str) -> bool:
+    """Tell whether an operator of a detector becomes 8-bit.
 
     Anchors, proposals, ROIAlign, the last layers of the heads (logits and deltas),
     decoding, softmax, suppression and mask logits stay float32.
 
     Args:
-        content: a float32 TFLite file of a detector.
+        scope: the layer it comes from and the parts of its name within.
+        kind: its name in TFLite's schema.
+
+    Returns:
+        Whether it does.
+    """
+    if not scope or scope[0] in _FLOAT_LAYERS or tuple(scope[:2]) in _FLOAT_PARTS:
+        return False
+    return scope[0] not in _HEADS or kind in WEIGHTED
+
+
+def classifier_plan(scope: list[str], kind: str) -> bool:
+    """Tell whether an operator of a classifier becomes 8-bit.
+
+    Products with weights do: embedding, projections of the attention, MLPs,
+    convolutions. Normalisation, softmax, GELU, residual sums and logits stay float32,
+    and so do layers that choose tokens, where a step of 8 bits would choose others.
+
+    Args:
+        scope: the layer it comes from and the parts of its name within.
+        kind: its name in TFLite's schema.
+
+    Returns:
+        Whether it does.
+    """
+    if not scope or scope[0].startswith(_FLOAT_PREFIXES):
+        return False
+    return kind in WEIGHTED
+
+
+def int8_activations(
+    content: bytes, images: Array, run: Run, plan: Plan = detector_plan
+) -> bytes:
+    """Quantise weights and activations of some operators to 8 bits.
+
+    Args:
+        content: a float32 TFLite file.
         images: (N, H, W, C) uint8 array, images like those the model will see: the
             ranges of all activations are taken from them.
         run: function of a TFLite file and images that yields, image by image, the
             values of all outputs of the file's graph in their order.
+        plan: which operators.
 
     Returns:
         The quantised file.
@@ -68,7 +110,7 @@ def int8_activations(content: bytes, images: Array, run: Run) -> bytes:
     chosen = {
         position
         for position, operator in enumerate(graph.operators)
-        if _is_quantized(model, operator)
+        if _is_quantized(model, operator, plan)
     }
     ranges = _ranges(model, chosen, images, run)
     _set_ranges(model, ranges)
@@ -80,7 +122,7 @@ def int8_activations(content: bytes, images: Array, run: Run) -> bytes:
         # By name the converter does not find operators of several outputs.
         denylisted_ops=sorted({operator_name(model, op) for op in others} - kinds),
     )
-    _check_quantized(quantized)
+    _check_quantized(quantized, plan)
     return bytes(quantized)
 
 
@@ -97,11 +139,8 @@ def _scope(graph: Any, operator: Any) -> list[str]:
     return [re.sub(r"_\d+$", "", part) for part in path[1:]]
 
 
-def _is_quantized(model: Model, operator: Any) -> bool:
-    scope = _scope(model.subgraphs[0], operator)
-    if not scope or scope[0] in _FLOAT_LAYERS or tuple(scope[:2]) in _FLOAT_PARTS:
-        return False
-    return scope[0] not in _HEADS or operator_name(model, operator) in WEIGHTED
+def _is_quantized(model: Model, operator: Any, plan: Plan) -> bool:
+    return plan(_scope(model.subgraphs[0], operator), operator_name(model, operator))
 
 
 def _ranges(
@@ -151,7 +190,7 @@ def _set_ranges(model: Model, ranges: dict[int, tuple[float, float]]) -> None:
         model.subgraphs[0].tensors[index].quantization = quantization
 
 
-def _check_quantized(content: bytes) -> None:
+def _check_quantized(content: bytes, plan: Plan) -> None:
     """Refuse a file where the border between 8 bits and float32 lies elsewhere."""
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -164,8 +203,8 @@ def _check_quantized(content: bytes) -> None:
             continue
         index = int(operator.outputs[0])
         is_int8 = graph.tensors[index].type == schema.TensorType.INT8
-        must_be = name in WEIGHTED and _is_quantized(model, operator)
-        may_be = _is_quantized(model, operator)
+        may_be = _is_quantized(model, operator, plan)
+        must_be = name in WEIGHTED and may_be
         if (is_int8 and not may_be) or (must_be and not is_int8):
             wrong.append(f"{name} {_name(graph, index)}")
     if wrong:

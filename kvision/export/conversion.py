@@ -15,10 +15,11 @@ __all__ = ["convert", "convert_function", "quiet"]
 
 
 def convert(model: Any) -> bytes:
-    """Convert a detector to a float32 TFLite file.
+    """Convert a model to a float32 TFLite file.
 
     Args:
-        model: a detector with the dtype policy "float32".
+        model: a detector with the dtype policy "float32", or a `Classifier` of such a
+            model.
 
     Returns:
         The file, without description.

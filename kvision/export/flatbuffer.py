@@ -10,10 +10,13 @@ import json
 import zipfile
 from typing import Any
 
+import numpy as np
+
 __all__ = [
     "DESCRIPTION",
     "LABELS",
     "check_builtin",
+    "check_rank",
     "operator_name",
     "read",
     "with_description",
@@ -98,6 +101,32 @@ def check_builtin(content: bytes) -> None:
     if found:
         raise ValueError(
             "The TFLite file needs ops that are not builtin: " + "; ".join(found)
+        )
+
+
+def check_rank(content: bytes, max_rank: int) -> None:
+    """Refuse a file with tensors of more dimensions than delegates for GPUs take.
+
+    Args:
+        content: the file.
+        max_rank: most dimensions of a tensor.
+
+    Raises:
+        ValueError: there are such tensors; the message lists operators and layers.
+    """
+    model = read(content)
+    found = [
+        f"{operator_name(model, operator)} {shape.tolist()} in {tensor.name.decode()}"
+        for subgraph in model.subgraphs
+        for operator in subgraph.operators
+        for tensor in (subgraph.tensors[index] for index in operator.outputs)
+        if tensor.shape is not None
+        and len(shape := np.asarray(tensor.shape)) > max_rank
+    ]
+    if found:
+        raise ValueError(
+            f"The TFLite file has {len(found)} tensors of more than {max_rank} "
+            "dimensions, which GPUs of phones do not run: " + "; ".join(found[:5])
         )
 
 

@@ -8,7 +8,7 @@ without a partner.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -85,6 +85,36 @@ class Difference:
     tolerance: Tolerance | None = None
     ap: dict[str, tuple[float, float]] | None = None
     max_ap_lost: float | None = None
+
+    COLUMNS: ClassVar = ("found", "no pair", "boxes px", "scores", "masks")
+    CAPTION: ClassVar = "median / largest difference of pairs"
+
+    @property
+    def cells(self) -> list[str]:
+        """A text for each of `COLUMNS`."""
+        spreads = (self.boxes, self.scores, self.masks)
+        return [
+            str(self.num_detections),
+            str(self.num_unmatched),
+            *("" if s is None else f"{s.median:.1g}/{s.largest:.1g}" for s in spreads),
+        ]
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences to print under the table."""
+        losses = (
+            f"{name.replace('_ap', ' AP')} {100 * model:.2f} to {100 * form:.2f} "
+            f"({100 * (form - model):+.2f} points)"
+            for name, (model, form) in (self.ap or {}).items()
+        )
+        found = [f"{self.form}: {', '.join(losses)}"] if self.ap else []
+        if not self.is_conclusive:
+            found.append(
+                f"{self.form}: only {self.num_detections} detections to compare, "
+                "which proves little. Give photos that hold objects: images=, or "
+                "data= with annotations."
+            )
+        return found
 
     @property
     def is_conclusive(self) -> bool:

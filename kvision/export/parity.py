@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kvision.export.matching import Difference, Spread
+from kvision.export.logits import LogitsDifference
+from kvision.export.matching import Difference
 
 __all__ = ["Parity", "ParityError", "check", "in_batches", "runner"]
 
@@ -29,11 +30,11 @@ class Parity:
 
     path: Path
     num_bytes: int
-    differences: tuple[Difference, ...]
+    differences: "tuple[Difference, ...] | tuple[LogitsDifference, ...]"
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether every form was judged by enough detections or by an AP."""
+        """Whether every form was judged by enough to go by."""
         return all(difference.is_conclusive for difference in self.differences)
 
     @property
@@ -58,37 +59,22 @@ class Parity:
         console = Console()
         console.print(self._table())
         for each in self.differences:
-            if each.ap:
-                text = f"{each.form}: {_ap_text(each.ap)}"
-                console.print(text, highlight=False, soft_wrap=True)
-            if not each.is_conclusive:
-                console.print(
-                    f"{each.form}: only {each.num_detections} detections to compare, "
-                    "which proves little. Give photos that hold objects: images=, or "
-                    "data= with annotations.",
-                    highlight=False,
-                )
+            for remark in each.remarks:
+                console.print(remark, highlight=False, soft_wrap=True)
 
     def _table(self) -> Any:
         from rich.table import Table
 
         images = max((each.num_images for each in self.differences), default=0)
         megabytes = f"{self.num_bytes / 1e6:.1f} MB"
-        table = Table(
-            title=f"{self.path} ({megabytes}) against the model, {images} images",
-            caption="median / largest difference of pairs",
-        )
+        title = f"{self.path} ({megabytes}) against the model, {images} images"
+        first = self.differences[:1]
+        table = Table(title=title, caption=first[0].CAPTION if first else None)
         table.add_column("form", no_wrap=True)
-        for column in ("found", "no pair", "boxes px", "scores", "masks"):
+        for column in first[0].COLUMNS if first else ():
             table.add_column(column, justify="right", no_wrap=True)
         for each in self.differences:
-            spreads = (each.boxes, each.scores, each.masks)
-            table.add_row(
-                each.form,
-                str(each.num_detections),
-                str(each.num_unmatched),
-                *(_spread_text(spread) for spread in spreads),
-            )
+            table.add_row(each.form, *each.cells)
         return table
 
 
@@ -129,7 +115,7 @@ def runner(model: Any) -> Run:
     """Make a graph of the model itself.
 
     Args:
-        model: a detector.
+        model: a detector, or a `Classifier`.
 
     Returns:
         Function from images (B, H, W, C) to a dict of tensors.
@@ -158,16 +144,3 @@ def in_batches(run: Run, images: Array, batch_size: int = 4) -> Outputs:
         outputs = run(tf.constant(np.concatenate([batch, filling])))
         parts.append({k: np.asarray(v)[: len(batch)] for k, v in outputs.items()})
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def _spread_text(spread: Spread | None) -> str:
-    return "" if spread is None else f"{spread.median:.1g}/{spread.largest:.1g}"
-
-
-def _ap_text(ap: dict[str, tuple[float, float]]) -> str:
-    losses = (
-        f"{name.replace('_ap', ' AP')} {100 * model:.2f} to {100 * form:.2f} "
-        f"({100 * (form - model):+.2f} points)"
-        for name, (model, form) in ap.items()
-    )
-    return ", ".join(losses)

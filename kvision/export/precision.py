@@ -50,9 +50,7 @@ def average_precision(
     return {key: scores[key] for key in ("box_ap", "mask_ap") if key in scores}
 
 
-def image_batches(
-    data: Any, num_images: int
-) -> Iterator[tuple[Array, dict[str, Array]]]:
+def image_batches(data: Any, num_images: int) -> Iterator[tuple[Array, Any]]:
     """Take whole images out of batches of (images, targets) until there are enough.
 
     Args:
@@ -60,7 +58,8 @@ def image_batches(
         num_images: how many images to take.
 
     Yields:
-        images (B, H, W, C) uint8 and targets as arrays (empty without targets).
+        images (B, H, W, C) uint8, and targets: a dict of arrays, an array where they
+        are no dict, an empty dict where there are none.
     """
     left = num_images
     for batch in data:
@@ -72,7 +71,10 @@ def image_batches(
                 f"(B, H, W, C). Received images of shape {images.shape}"
             )
         images = np.clip(np.rint(images[:left]), 0, 255).astype(np.uint8)
-        yield images, {key: np.asarray(value)[:left] for key, value in targets.items()}
+        if isinstance(targets, Mapping):
+            yield images, {key: np.asarray(v)[:left] for key, v in targets.items()}
+        else:
+            yield images, np.asarray(targets)[:left]
         left -= len(images)
         if left <= 0:
             return

@@ -1,16 +1,19 @@
 """From the bytes of a photo to the model's input, inside a TensorFlow graph.
 
-The rule is kvision's one rule of resizing, the same as in `kvision.data` and in the
-edge runtime; the tests hold the three together.
+There are two rules, that of detectors (`fit`) and that of classifiers
+(`kvision.ops.preparation`), the same as in `kvision.data` and in the edge runtime; the
+tests hold the three together.
 """
 
 from typing import Any
 
 import tensorflow as tf
 
+from kvision.export.classifier import Classifier
 from kvision.export.orientation import exif_orientation, upright
+from kvision.ops.preparation import prepare_tensor
 
-__all__ = ["decode", "fit"]
+__all__ = ["decode", "fit", "grey", "prepared"]
 
 Tensor = Any
 
@@ -70,6 +73,41 @@ def fit(
     padded = tf.pad(resized, [[0, rest[0]], [0, rest[1]], [0, 0]])
     scales = tf.cast(new, tf.float32) / tf.cast(old, tf.float32)
     return tf.ensure_shape(padded, (*image_size, image.shape[-1])), scales
+
+
+def prepared(model: Any, image: Tensor) -> Tensor:
+    """Bring an image to a model's input size by the rule of its kind.
+
+    Args:
+        model: a detector, or a `Classifier`.
+        image: (h, w, C) uint8 tensor.
+
+    Returns:
+        (H, W, C) uint8 tensor.
+    """
+    if isinstance(model, Classifier):
+        return prepare_tensor(
+            image,
+            model.image_size,
+            model.resize,
+            model.crop_fraction,
+            model.interpolation,
+        )
+    return fit(image, model.image_size, model.resize)[0]
+
+
+def grey(image: Tensor) -> Tensor:
+    """Weigh the colours of an image as `kvision.classify` does.
+
+    Args:
+        image: (h, w, 3) uint8 tensor.
+
+    Returns:
+        (h, w, 1) uint8 tensor.
+    """
+    weights = tf.constant([0.299, 0.587, 0.114])
+    values = tf.reduce_sum(tf.cast(image, tf.float32) * weights, axis=-1, keepdims=True)
+    return tf.cast(tf.round(values), tf.uint8)
 
 
 def _fitted_size(old: Tensor, image_size: tuple[int, int], resize: str) -> Tensor:

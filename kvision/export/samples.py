@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.export.precision import image_batches
-from kvision.export.preprocessing import decode, fit
+from kvision.export.preprocessing import decode, prepared
 
 __all__ = ["calibration_images", "comparison_images", "fitted"]
 
@@ -21,7 +21,7 @@ def comparison_images(model: Any, images: Any, num_images: int = 16) -> list[Arr
     """Collect photos of any size for a comparison.
 
     Args:
-        model: the detector.
+        model: the detector or `Classifier`.
         images: paths, arrays (H, W, C) or (N, H, W, C) in 0..255, an iterable of those
             or of batches (images, targets); None generates some.
         num_images: the largest number of images.
@@ -45,7 +45,7 @@ def calibration_images(model: Any, calibration: Any, num_images: int = 100) -> A
     """Collect the images from which int8 learns the ranges of activations.
 
     Args:
-        model: the detector.
+        model: the detector or `Classifier`.
         calibration: as `images` of `comparison_images`, but not None.
         num_images: the largest number of images.
 
@@ -58,7 +58,7 @@ def calibration_images(model: Any, calibration: Any, num_images: int = 100) -> A
     if calibration is None:
         raise ValueError(
             'quantize="int8" needs calibration=: a data set of (images, targets) as '
-            "kvision.data.coco makes it, or an array of images, of the kind the model "
+            "kvision.data makes them, or an array of images, of the kind the model "
             "will see. The ranges of all activations are taken from it. Without such "
             'images use quantize="dynamic".'
         )
@@ -75,22 +75,20 @@ def fitted(model: Any, images: Iterable[Array]) -> Array:
     """Bring images of any size to the model's input.
 
     Args:
-        model: the detector.
+        model: the detector or `Classifier`.
         images: (h, w, C) uint8 arrays.
 
     Returns:
         (N, H, W, C) uint8 array.
     """
-    return np.stack(
-        [fit(tf.constant(i), model.image_size, model.resize)[0].numpy() for i in images]
-    )
+    return np.stack([prepared(model, tf.constant(i)).numpy() for i in images])
 
 
 def generated_images(model: Any) -> list[Array]:
     """Draw pictures of rectangles and ellipses, each of another size.
 
     Args:
-        model: the detector: its input size and channels.
+        model: the detector or `Classifier`: its input size and channels.
 
     Returns:
         (h, w, C) uint8 arrays; the first has the size of the input.
@@ -128,7 +126,7 @@ def _images(source: Any, num_channels: int) -> Iterable[Array]:
             yield from images
     elif hasattr(source, "__array__"):
         yield from _from_array(np.asarray(source), num_channels)
-    elif isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], dict):
+    elif _is_batch(source):
         yield from _images(source[0], num_channels)  # a batch of (images, targets)
     elif isinstance(source, Iterable):
         for item in source:
@@ -138,6 +136,16 @@ def _images(source: Any, num_channels: int) -> Iterable[Array]:
             "Expected images as paths, arrays or a data set. Received: "
             f"{type(source).__name__}"
         )
+
+
+def _is_batch(source: Any) -> bool:
+    """Tell a batch of (images, targets) from two images."""
+    if not isinstance(source, tuple) or len(source) != 2:
+        return False
+    images, targets = source
+    return isinstance(targets, dict) or (
+        np.ndim(images) == 4 and np.ndim(targets) in (1, 2)
+    )
 
 
 def _from_array(array: Array, num_channels: int) -> Iterable[Array]:

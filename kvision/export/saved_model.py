@@ -1,4 +1,4 @@
-"""SavedModels of detectors, in the layout that TF Serving reads."""
+"""SavedModels, in the layout that TF Serving reads."""
 
 import json
 import tempfile
@@ -6,22 +6,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from kvision.export.description import describe
 from kvision.export.files import new_folder
 from kvision.export.flatbuffer import DESCRIPTION, LABELS
-from kvision.export.matching import Difference, Tolerance, compare
-from kvision.export.parity import Parity, check, in_batches, runner
-from kvision.export.preprocessing import decode, fit
-from kvision.export.samples import comparison_images, fitted
-from kvision.export.twin import in_float32
+from kvision.export.parity import Parity, check, runner
+from kvision.export.tasks import Task, task_of
 from kvision.ops.tracing import not_empty
 
 __all__ = ["saved_model"]
 
-Array = np.ndarray
 Tensor = Any
 Outputs = dict[str, Any]
 
@@ -35,25 +29,27 @@ def saved_model(
     images: Any = None,
     overwrite: bool = False,
 ) -> Parity:
-    """Write a detector as a SavedModel and compare its signatures with the model.
+    """Write a model as a SavedModel and compare its signatures with the model.
 
     It loads in plain TensorFlow without kvision. Its signatures:
 
     - `serving_default`: `images` (B, H, W, C) uint8 of the model's input size, any B
-      from 1 on, to the model's dict: boxes in pixels of the input, masks
-      (B, M, 28, 28) as grids over them.
+      from 1 on, to a dict. Of a detector: boxes in pixels of the input, masks
+      (B, M, 28, 28) as grids over them. Of a classifier: `logits` and `scores` (their
+      softmax), (B, K).
     - `serving_xla`: the same, compiled by XLA at the first call with each B.
     - `encoded_images`: `encoded_images` (B,) bytes of JPEG or PNG files of any size,
-      turned upright by their EXIF orientation, to the same dict in pixels of each
-      photo, boxes cut to it; `mask_boxes` (B, M, 4) are the boxes before they were cut,
-      over which the masks lie; `image_sizes` (B, 2) int32 the height and width of each
-      photo. It is there for models of 1, 3 or 4 channels.
+      turned upright by their EXIF orientation and resized as the model wants them, to
+      the same dict. Of a detector in pixels of each photo, boxes cut to it;
+      `mask_boxes` (B, M, 4) are the boxes before they were cut, over which the masks
+      lie; `image_sizes` (B, 2) int32 the height and width of each photo. It is there
+      for models of 1, 3 or 4 channels.
 
     The assets `labels.txt` and `kvision.json` hold class names and preprocessing.
 
     Args:
-        model: a detector of `kvision.models`. Under a half-precision policy its
-            float32 twin is exported.
+        model: a detector or a classifier of `kvision.models`. Under a half-precision
+            policy its float32 twin is exported.
         path: the folder to write, for TF Serving NAME/VERSION, such as
             "saved_models/nuclei/1".
         images: photos of any size to compare on: paths, arrays, a data set. By default
@@ -66,27 +62,27 @@ def saved_model(
     Raises:
         FileExistsError: there is such a folder and `overwrite` is False.
         ParityError: detections of a signature differ by more than 0.5 px, 1e-3 in score
-            or 1e-2 in masks. Nothing is written.
-        ValueError: `model` is not a detector.
+            or 1e-2 in masks, or logits by more than 1e-4 of the largest. Nothing is
+            written.
+        ValueError: `model` is neither a detector nor a classifier.
     """
-    description = describe(model)
-    model = in_float32(model)
+    task = task_of(model)
     path = Path(path)
     with new_folder(path, overwrite) as folder:
-        _save(model, folder, description)
-        return check(_compare(model, path, folder, images))
+        _save(task, folder)
+        return check(_compare(task, path, folder, images))
 
 
-def _save(model: Any, folder: Path, description: dict[str, Any]) -> None:
+def _save(task: Task, folder: Path) -> None:
     module = tf.Module()
     # What the functions capture: the module alone is saved, no Keras object.
-    module.weights = [variable.value for variable in model.variables]
+    module.weights = [variable.value for variable in task.model.variables]
     with tempfile.TemporaryDirectory() as sources:
-        module.files = _assets(Path(sources), description)
+        module.files = _assets(Path(sources), task.description)
         tf.saved_model.save(
             module,
             str(folder),
-            signatures=_signatures(model),
+            signatures=_signatures(task),
             # Nobody trains a served model, and traced gradients are large.
             options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
         )
@@ -115,20 +111,21 @@ def _assets(folder: Path, description: dict[str, Any]) -> list[Any]:
     return [tf.saved_model.Asset(str(folder / name)) for name in (LABELS, DESCRIPTION)]
 
 
-def _signatures(model: Any) -> dict[str, Any]:
+def _signatures(task: Task) -> dict[str, Any]:
+    model = task.model
     pixels = tf.TensorSpec(
         (None, *model.image_size, model.num_channels), tf.uint8, name="images"
     )
     contents = tf.TensorSpec((None,), tf.string, name="encoded_images")
 
-    def detect(images: Tensor) -> Outputs:
+    def outputs(images: Tensor) -> Outputs:
         return dict(model(images, training=False))
 
-    compiled = tf.function(detect, jit_compile=True)
+    compiled = tf.function(outputs, jit_compile=True)
 
     @tf.function(input_signature=[pixels])
     def serving_default(images: Tensor) -> Outputs:
-        return detect(not_empty(images, _EMPTY))
+        return outputs(not_empty(images, _EMPTY))
 
     @tf.function(input_signature=[pixels])
     def serving_xla(images: Tensor) -> Outputs:
@@ -136,7 +133,7 @@ def _signatures(model: Any) -> dict[str, Any]:
 
     @tf.function(input_signature=[contents])
     def encoded_images(encoded_images: Tensor) -> Outputs:
-        return detect_in_files(model, not_empty(encoded_images, _EMPTY))
+        return task.outputs_of_files(not_empty(encoded_images, _EMPTY))
 
     signatures = {"serving_default": serving_default, "serving_xla": serving_xla}
     if _has_files(model):
@@ -149,115 +146,14 @@ def _has_files(model: Any) -> bool:
     return model.num_channels in (1, 3, 4)
 
 
-def detect_in_files(model: Any, contents: Tensor) -> Outputs:
-    """Detect in image files, in the pixels of each photo.
-
-    Args:
-        model: a detector.
-        contents: (B,) string tensor, the bytes of the files.
-
-    Returns:
-        The model's dict, with `mask_boxes` if it has masks, and `image_sizes`.
-    """
-
-    def prepare(content: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        image = decode(content, model.num_channels)
-        pixels, scales = fit(image, model.image_size, model.resize)
-        return pixels, scales, tf.shape(image)[:2]
-
-    shape = (*model.image_size, model.num_channels)
-    images, scales, sizes = tf.map_fn(
-        prepare,
-        contents,
-        fn_output_signature=(
-            tf.TensorSpec(shape, tf.uint8),
-            tf.TensorSpec((2,), tf.float32),
-            tf.TensorSpec((2,), tf.int32),
-        ),
-    )
-    outputs = in_photo_pixels(dict(model(images, training=False)), scales, sizes)
-    return {**outputs, "image_sizes": sizes}
-
-
-def in_photo_pixels(outputs: Outputs, scales: Tensor, sizes: Tensor) -> Outputs:
-    """Take detections from the pixels of the input to those of the photos.
-
-    Detections that lie wholly in the padding are not in the photo: the others move up
-    and zeros (labels -1) follow.
-
-    Args:
-        outputs: a detector's dict of B images.
-        scales: (B, 2) float32 tensor (y, x): pixels of the input = those of the photo
-            * scale.
-        sizes: (B, 2) int32 tensor: height and width of the photos.
-
-    Returns:
-        The dict with boxes cut to the photos and, with masks, `mask_boxes` not cut.
-    """
-    whole = outputs["boxes"] / tf.gather(scales, [1, 0, 1, 0], axis=1)[:, None]
-    edges = tf.cast(tf.gather(sizes, [1, 0, 1, 0], axis=1), tf.float32)[:, None]
-    boxes = tf.clip_by_value(whole, 0.0, edges)
-    is_left = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
-    is_left = tf.logical_and(is_left, outputs["labels"] >= 0)
-    order = tf.argsort(tf.cast(is_left, tf.int32), direction="DESCENDING", stable=True)
-
-    def arranged(values: Tensor, filling: int) -> Tensor:
-        mask = is_left
-        for _ in range(values.shape.rank - 2):
-            mask = mask[..., None]
-        filled = tf.where(mask, values, tf.cast(filling, values.dtype))
-        return tf.gather(filled, order, batch_dims=1)
-
-    arrangements = {
-        "boxes": arranged(boxes, 0),
-        "scores": arranged(outputs["scores"], 0),
-        "labels": arranged(outputs["labels"], -1),
-        "num_detections": tf.reduce_sum(tf.cast(is_left, tf.int32), axis=1),
-    }
-    if "masks" in outputs:
-        arrangements["masks"] = arranged(outputs["masks"], 0)
-        arrangements["mask_boxes"] = arranged(whole, 0)
-    return arrangements
-
-
-def _compare(model: Any, path: Path, folder: Path, images: Any) -> Parity:
+def _compare(task: Task, path: Path, folder: Path, images: Any) -> Parity:
     signatures = tf.saved_model.load(str(folder)).signatures
-    photos = comparison_images(model, images)
-    pixels = fitted(model, photos)
-    expected = in_batches(runner(model), pixels)
-
-    def difference(form: str, expected: Outputs, outputs: Outputs) -> Difference:
-        threshold = model.get_config()["score_threshold"]
-        return compare(form, expected, outputs, threshold, Tolerance())
-
-    differences = [
-        difference(form, expected, in_batches(signatures[form], pixels))
-        for form in ("serving_default", "serving_xla")
-    ]
-    if _has_files(model):
-        files = np.array([tf.io.encode_png(photo).numpy() for photo in photos], object)
-        outputs = in_batches(signatures["encoded_images"], files)
-        expected = _in_photos(model, expected, photos)
-        differences.append(difference("encoded_images", expected, outputs))
+    reference = runner(task.model)
+    forms = {form: signatures[form] for form in ("serving_default", "serving_xla")}
+    differences: Any = task.compared(forms, reference, images, "float32")
+    if _has_files(task.model):
+        form = "encoded_images"
+        files = task.compared_in_files(form, signatures[form], reference, images)
+        differences = (*differences, files)
     num_bytes = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    return Parity(path, num_bytes, tuple(differences))
-
-
-def _in_photos(model: Any, outputs: Outputs, photos: list[Array]) -> Outputs:
-    """Do what `in_photo_pixels` does once more, in NumPy and without its order."""
-    factors = [_factors(model, photo.shape) for photo in photos]
-    edges = np.array([photo.shape[1::-1] * 2 for photo in photos], np.float32)
-    whole = outputs["boxes"] * np.array(factors, np.float32)[:, None]
-    boxes = np.clip(whole, 0, edges[:, None])
-    is_left = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
-    labels = np.where(is_left, outputs["labels"], -1)
-    return {**outputs, "boxes": boxes, "labels": labels}
-
-
-def _factors(model: Any, shape: tuple[int, ...]) -> list[float]:
-    """Return how many pixels of a photo one pixel of the input is: x, y, x, y."""
-    size, new = shape[:2], model.image_size
-    if model.resize == "pad":
-        scale = min(side / old for side, old in zip(new, size, strict=True))
-        new = [max(1, int(old * scale + 0.5)) for old in size]
-    return [size[1] / new[1], size[0] / new[0]] * 2
+    return Parity(path, num_bytes, differences)

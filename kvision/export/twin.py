@@ -12,13 +12,15 @@ def in_float32(model: Any) -> Any:
     graph optimiser to the next, and TFLite has no bfloat16.
 
     Args:
-        model: a detector of `kvision.models`.
+        model: a detector of `kvision.models`, or a Functional model.
 
     Returns:
         The same model if all of it is float32; otherwise a new one with its weights.
     """
     config = model.get_config()
-    twin_config = _with_float32_policies({**config, "dtype": "float32"})
+    # A Functional model has no policy of its own: its layers have.
+    whole = {"dtype": "float32"} if "dtype" in config else {}
+    twin_config = _with_float32_policies({**config, **whole})
     if twin_config == config:
         return model
     twin = type(model).from_config(twin_config)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import kvision
 from kvision.export import Parity, ParityError, saved_model
-from kvision.export.saved_model import in_photo_pixels
+from kvision.export.detection import in_photo_pixels
 from tests.export.detector import CLASS_NAMES, small_detector, textured_images
 
 SIGNATURES = ["serving_default", "serving_xla", "encoded_images"]
@@ -167,7 +167,7 @@ def test_difference_is_an_error_and_nothing_is_written(
 ) -> None:
     model = small_detector(masks=False)
     path = tmp_path / "shapes/1"
-    module = sys.modules["kvision.export.saved_model"]
+    module = sys.modules["kvision.export.detection"]
 
     def shifted(*arguments: Any) -> dict[str, Any]:
         outputs = in_photo_pixels(*arguments)
