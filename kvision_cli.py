@@ -333,10 +333,11 @@ def train_detect(arguments: tuple[str, ...], **options: Any) -> None:
 @click.option("--output", type=NEW_FOLDER, help="Folder for scores and pictures.")
 @common
 def evaluate(**options: Any) -> None:
-    """Score a model as COCO does.
+    """Score a model: a detector as COCO does, a classifier by accuracy and AUC.
 
-    Prints the 12 COCO figures and a table of classes; with --output it also writes
-    precision-recall curves and a confusion matrix.
+    DATA is COCO's for a detector; for a classifier a folder of classes, a CSV table or
+    an .npz file. Prints the figures and a table of classes; with --output it also
+    writes curves and a confusion matrix.
     """
     run("evaluate", **options)
 
@@ -351,7 +352,14 @@ def evaluate(**options: Any) -> None:
     type=NEW_FOLDER,
     default=Path("predictions"),
     show_default=True,
-    help="Folder for the pictures and detections.json.",
+    help="Folder for the pictures and the json file.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Classes that a classifier names.",
 )
 @click.option(
     "--on-error",
@@ -362,9 +370,10 @@ def evaluate(**options: Any) -> None:
 )
 @common
 def predict(**options: Any) -> None:
-    """Detect objects in images and draw them.
+    """Find objects in images, or say what they show, and draw it.
 
-    IMAGES are files, folders, quoted patterns ("photos/*.jpg") or videos.
+    IMAGES are files, folders, quoted patterns ("photos/*.jpg") or, for a detector,
+    videos.
     """
     run("predict", **options)
 
@@ -374,7 +383,7 @@ def predict(**options: Any) -> None:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["saved_model", "tflite"]),
+    type=click.Choice(["saved_model", "tflite", "onnx"]),
     multiple=True,
     default=["saved_model", "tflite"],
     show_default=True,
@@ -390,7 +399,7 @@ def predict(**options: Any) -> None:
 @click.option(
     "--data",
     type=EITHER,
-    help="COCO data set to compare on; its training images calibrate int8.",
+    help="Data set to compare on, as for eval; its training images calibrate int8.",
 )
 @images_option
 @click.option("--name", help="Name of the exported model.  [default: that of MODEL]")
@@ -403,14 +412,27 @@ def predict(**options: Any) -> None:
 )
 @common
 def export(**options: Any) -> None:
-    """Export a model to SavedModel and TFLite.
+    """Export a model to SavedModel, TFLite and, a classifier, ONNX.
 
-    Writes NAME/VERSION/ for TF Serving and NAME/NAME.tflite. Each is then run beside
+    Writes NAME/VERSION/ for TF Serving, NAME/NAME.tflite and NAME/NAME.onnx. Each is then run beside
     the model and the difference is printed; more than the tolerance is an error.
     """
     if options["quantize"] == "int8" and options["data"] is None:
         raise click.UsageError("--quantize int8 needs --data DATA for calibration.")
     run("export", **options)
+
+
+@cli.command()
+@click.argument("builder", required=False)
+@click.argument("variant", required=False)
+@click.option("--image-size", type=ImageSize(), help="256 or 256x320 (height x width).")
+@common
+def models(**options: Any) -> None:
+    """List the classifiers, their parameters and multiply-adds.
+
+    With BUILDER and VARIANT (vit S/16) those of one model at any image size.
+    """
+    run("models", **options)
 
 
 @cli.command()
