@@ -297,7 +297,7 @@ def build_vit(
     pooled = pool(
         tokens,
         pooling,
-        num_prefix_tokens=class_token or num_prefix_tokens,
+        num_prefix_tokens=num_prefix_tokens,
         num_heads=size.num_heads,
         mlp_dim=size.mlp_dim,
         epsilon=epsilon,
