@@ -1,19 +1,35 @@
-"""`kvision eval`: the figures of COCO, a table of classes, curves and confusions."""
+"""`kvision eval`: figures of a model, a table of its classes, curves and confusions.
+
+The figures of COCO for a detector; accuracy, AUC and calibration for a classifier.
+"""
 
 import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kvision.cli.arguments import choose_data_set, load_detector
+from kvision.cli.arguments import DataSet, choose_data_set, labelled_images, load_model
 from kvision.data import coco
-from kvision.evaluation import confusion_matrix, figure_names, pr_curves
+from kvision.evaluation import (
+    classification_scores,
+    confusion_matrix,
+    figure_names,
+    pr_curves,
+    roc_curves,
+)
+from kvision.export.classifier import Classifier, is_classifier
 from kvision.models import Detector
 from kvision.train.callbacks import COCOMetrics
-from kvision.viz import plot_confusion_matrix, plot_precision_recall
+from kvision.viz import (
+    plot_calibration,
+    plot_confusion_matrix,
+    plot_precision_recall,
+    plot_roc,
+)
 
 __all__ = ["run", "with_max_detections"]
 
@@ -30,16 +46,17 @@ def run(
     score_threshold: float,
     output: Path | None,
 ) -> dict[str, Any]:
-    """Score a model on a COCO data set in the pixels of its photos.
+    """Score a model: a detector on a COCO data set, a classifier on labelled images.
 
     Args:
         model: a `.keras` file or a run folder.
-        data: folder with COCO json files and images, or one json file.
-        images: image folder of a json file.
-        set_name: which set of a folder; None is "val", or the only one.
+        data: for a detector, a folder with COCO json files and images, or one json
+            file; for a classifier, a folder of classes, a table or an .npz file.
+        images: image folder of a json file or table.
+        set_name: which set; None is "val" or the only one, and of an .npz file "test".
         batch_size: images that go through the model at once.
         max_detections: the detections per image and class that count.
-        score_threshold: the least score that counts in the confusion matrix.
+        score_threshold: the least score that counts in a detector's confusion matrix.
         output: folder for scores, results, curves and confusion matrix; None for none.
 
     Returns:
@@ -47,8 +64,92 @@ def run(
     """
     if output is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--output draws with matplotlib: pip install 'kvision[viz]'")
-    name, annotations, folder = choose_data_set(data, images, set_name)
-    detector: Any = with_max_detections(load_detector(model), max_detections)
+    loaded = load_model(model)
+    if is_classifier(loaded):
+        dataset = labelled_images(loaded, data, images, set_name, batch_size)
+        return _classification(loaded, dataset, output)
+    return _detection(
+        loaded,
+        choose_data_set(data, images, set_name),
+        batch_size,
+        max_detections,
+        score_threshold,
+        output,
+    )
+
+
+def _classification(model: Any, dataset: Any, output: Path | None) -> dict[str, Any]:
+    classifier = Classifier(model)
+    names = classifier.class_names
+    parts = [
+        (classifier.logits(np.asarray(batch)), np.asarray(labels))
+        for batch, labels in dataset
+    ]
+    logits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    scores = classification_scores(logits, labels, names)
+    console = Console()
+    print(f"{scores['num_images']} images")
+    console.print(classifier_figures_table(scores))
+    console.print(classifier_classes_table(scores))
+    if scores["absent_classes"]:
+        absent = ", ".join(scores["absent_classes"])
+        print(f"no images, so left out of the means and without AUC: {absent}")
+    if scores["auc"] is None:
+        print("AUC is undefined: it needs images of two classes at least")
+    files: list[Path] = []
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        files.append(output / "scores.json")
+        files[0].write_text(json.dumps(scores, indent=2))
+        path = output / "confusion_matrix.png"
+        files.append(plot_confusion_matrix(scores["confusion"], names, path))
+        path = output / "calibration.png"
+        files.append(plot_calibration(scores["calibration"], path))
+        areas = {name: each["auc"] for name, each in scores["per_class"].items()}
+        curves = roc_curves(logits, labels, names)
+        files.append(plot_roc(curves, areas, output / "roc.png"))
+        print(f"written to {output}/")
+    return {**scores, "files": files}
+
+
+def classifier_figures_table(scores: Scores) -> Table:
+    """Lay out the figures of a classifier with their intervals."""
+    table = Table("figure", "value", "95 % interval", title="classification")
+    for name in (
+        *("accuracy", "top5_accuracy", "auc", "balanced_accuracy", "f1"),
+        *("loss", "calibration_error"),
+    ):
+        if name in scores:
+            interval = scores["intervals"].get(name)
+            text = "" if interval is None else "{:.3f} to {:.3f}".format(*interval)
+            table.add_row(name, _or_dash(scores[name]), text)
+    return table
+
+
+def classifier_classes_table(scores: Scores) -> Table:
+    """Lay out the figures of each class of a classifier."""
+    names = ("precision", "recall", "f1", "auc")
+    table = Table("class", "images", *names, title="classes")
+    for class_name, figures in scores["per_class"].items():
+        values = (_or_dash(figures[name]) for name in names)
+        table.add_row(class_name, str(figures["support"]), *values)
+    return table
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _detection(
+    model: Any,
+    data_set: DataSet,
+    batch_size: int,
+    max_detections: int,
+    score_threshold: float,
+    output: Path | None,
+) -> dict[str, Any]:
+    name, annotations, folder = data_set
+    detector: Any = with_max_detections(model, max_detections)
     dataset = coco(
         annotations,
         folder,

@@ -1,20 +1,24 @@
-"""`kvision predict`: detections of photos and videos, drawn and as a COCO json."""
+"""`kvision predict`: what is found in photos and videos, drawn and as json."""
 
 import itertools
 import json
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
-from kvision.cli.arguments import load_detector
-from kvision.predict import Detections, detect, frames
+from kvision.cli.arguments import load_model
+from kvision.export.classifier import is_classifier
+from kvision.predict import Classifications, Detections, classify, detect, frames
 
 __all__ = ["run"]
+
+Result = TypeVar("Result", Detections, Classifications)
 
 _VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 
@@ -26,27 +30,60 @@ def run(
     batch_size: int,
     on_error: str,
     output: Path,
+    top: int = 5,
 ) -> dict[str, Any]:
-    """Detect objects and write `NAME_detections.png` or `.mp4`, and detections.json.
+    """Find objects or classes, and write a picture of each photo and one json file.
+
+    Of a detector `NAME_detections.png` or `.mp4` and detections.json, of a classifier
+    `NAME_classes.png` and classifications.json.
 
     Args:
         model: a `.keras` file or a run folder.
-        images: files, folders, patterns and videos.
-        score_threshold: the least score of what is kept.
+        images: files, folders, patterns and, for a detector, videos.
+        score_threshold: the least score of a detection that is kept.
         batch_size: images that go through the model at once.
         on_error: "raise" or "skip" what cannot be decoded.
         output: folder to write to.
+        top: how many classes of a classifier are shown.
 
     Returns:
         Counts and the files written.
     """
-    detector = load_detector(model)
+    loaded = load_model(model)
+    settings: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
+    if is_classifier(loaded):
+        return _classify(loaded, images, {"top": top, **settings}, output)
+    settings["score_threshold"] = score_threshold
+    return _detect(loaded, images, settings, output)
+
+
+def _classify(
+    model: Any, images: Sequence[str], settings: dict[str, Any], output: Path
+) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {
-        "score_threshold": score_threshold,
-        "batch_size": batch_size,
-        "on_error": on_error,
-    }
+    files: list[Path] = []
+    found: list[dict[str, Any]] = []
+    table = Table("image", "class", "score", "then")
+    for result in _progress(
+        classify(model, list(images), stream=True, **settings), "photos"
+    ):
+        files.append(_free_name(output, result.path, ".png", files, "classes"))
+        result.plot(files[-1])
+        found.append(result.to_dict())
+        (name, score), *others = result.top
+        then = ", ".join(f"{other} {value:.3f}" for other, value in others)
+        table.add_row(str(result.path), name, f"{score:.3f}", then)
+    Console().print(table)
+    files.append(output / "classifications.json")
+    files[-1].write_text(json.dumps(found, indent=2))
+    print(f"{len(found)} images: {output}/")
+    return {"images": len(found), "classifications": found, "files": files}
+
+
+def _detect(
+    detector: Any, images: Sequence[str], settings: dict[str, Any], output: Path
+) -> dict[str, Any]:
+    output.mkdir(parents=True, exist_ok=True)
     is_video = [Path(name).suffix.lower() in _VIDEOS for name in images]
     videos = [Path(name) for name in itertools.compress(images, is_video)]
     photos = [n for n, video in zip(images, is_video, strict=True) if not video]
@@ -71,16 +108,20 @@ def run(
     return {"images": len(numbers), "detections": sum(numbers), "files": files}
 
 
-def _progress(results: Iterable[Detections], what: str) -> Iterable[Detections]:
+def _progress(results: Iterable[Result], what: str) -> Iterable[Result]:
     console = Console(stderr=True)
     return track(results, what, console=console, disable=not console.is_terminal)
 
 
 def _free_name(
-    folder: Path, source: Path | None, suffix: str, taken: Sequence[Path]
+    folder: Path,
+    source: Path | None,
+    suffix: str,
+    taken: Sequence[Path],
+    what: str = "detections",
 ) -> Path:
     """Name a result after its source; photos of two folders may be called the same."""
-    stem = f"{source.stem if source else 'image'}_detections"
+    stem = f"{source.stem if source else 'image'}_{what}"
     names = (f"{stem}{number or ''}{suffix}" for number in itertools.count())
     return next(folder / name for name in names if folder / name not in taken)
 

@@ -31,7 +31,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> CALLS:
         resize="pad",
         get_config=lambda: {"masks": True},
     )
-    monkeypatch.setattr(export, "load_detector", lambda _: detector)
+    monkeypatch.setattr(export, "load_model", lambda _: detector)
     return found
 
 

@@ -35,7 +35,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> None:
         num_channels=3,
         predict_on_batch=answer,
     )
-    monkeypatch.setattr(predict, "load_detector", lambda _: detector)
+    monkeypatch.setattr(predict, "load_model", lambda _: detector)
 
 
 def run(images: list[str], output: Path, **options: Any) -> dict[str, Any]:
