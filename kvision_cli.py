@@ -269,6 +269,18 @@ def train() -> None:
     """Train a model on your own data."""
 
 
+def train_model(
+    command: str, arguments: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    """Check what training commands are given, and run one."""
+    data, settings = split_data(arguments)
+    if options["resume"] is not None and data is not None:
+        raise click.UsageError("--resume goes on with the data of its run: no DATA.")
+    if data is None and options["resume"] is None and options["recipe"] is None:
+        raise click.UsageError("Missing argument 'DATA' (or --resume RUN).")
+    run(command, data=data, settings=settings, **options)
+
+
 @train.command("detect")
 @click.argument("arguments", metavar="DATA [KEY=VALUE]...", nargs=-1)
 @images_option
@@ -300,12 +312,42 @@ def train_detect(arguments: tuple[str, ...], **options: Any) -> None:
     of a recipe, and every argument of the model, can be given as KEY=VALUE; the
     options are the most used of them. With --resume there is no DATA.
     """
-    data, settings = split_data(arguments)
-    if options["resume"] is not None and data is not None:
-        raise click.UsageError("--resume goes on with the data of its run: no DATA.")
-    if data is None and options["resume"] is None and options["recipe"] is None:
-        raise click.UsageError("Missing argument 'DATA' (or --resume RUN).")
-    run("train_detect", data=data, settings=settings, **options)
+    train_model("train_detect", arguments, options)
+
+
+@train.command("classify")
+@click.argument("arguments", metavar="DATA [KEY=VALUE]...", nargs=-1)
+@images_option
+@click.option("--recipe", type=FILE, help="YAML file of settings.")
+@click.option("--model", metavar="NAME", help="vit, deit, twins_svt, ...")
+@click.option("--variant", metavar="NAME", help="Such as S/16.")
+@click.option("--weights", metavar="none|PATH", help="Model or weights to begin with.")
+@click.option("--image-size", type=ImageSize(), help="224 or 224x320 (height x width).")
+@batch_option(None)
+@click.option("--epochs", type=click.IntRange(min=1))
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), metavar="RATE"
+)
+@click.option("--seed", type=click.IntRange(min=0))
+@click.option("--name", help="Name of the run's folder.")
+@click.option(
+    "--runs",
+    type=NEW_FOLDER,
+    default=Path("runs"),
+    show_default=True,
+    help="Where run folders are made.",
+)
+@click.option("--resume", type=FOLDER, metavar="RUN", help="Go on with this run.")
+@common
+def train_classify(arguments: tuple[str, ...], **options: Any) -> None:
+    """Train a classifier on folders of images, a table of files, or an .npz file.
+
+    DATA is a folder with a folder for each class (or with train/ and val/ of such), a
+    CSV table of files and classes, or an .npz file of arrays. Every setting of a
+    recipe, and every argument of the model, can be given as KEY=VALUE; the options are
+    the most used of them. With --resume there is no DATA.
+    """
+    train_model("train_classify", arguments, options)
 
 
 @cli.command("eval")
@@ -414,8 +456,9 @@ def predict(**options: Any) -> None:
 def export(**options: Any) -> None:
     """Export a model to SavedModel, TFLite and, a classifier, ONNX.
 
-    Writes NAME/VERSION/ for TF Serving, NAME/NAME.tflite and NAME/NAME.onnx. Each is then run beside
-    the model and the difference is printed; more than the tolerance is an error.
+    Writes NAME/VERSION/ for TF Serving, NAME/NAME.tflite and NAME/NAME.onnx. Each
+    is then run beside the model and the difference is printed; more than the tolerance
+    is an error.
     """
     if options["quantize"] == "int8" and options["data"] is None:
         raise click.UsageError("--quantize int8 needs --data DATA for calibration.")
@@ -433,6 +476,34 @@ def models(**options: Any) -> None:
     With BUILDER and VARIANT (vit S/16) those of one model at any image size.
     """
     run("models", **options)
+
+
+@cli.command("explain")
+@model_argument
+@click.argument("image", type=FILE)
+@click.option(
+    "--block",
+    default="-1",
+    show_default=True,
+    metavar="NUMBER|NAME",
+    help="Block whose attention is drawn; -1 is the last.",
+)
+@click.option("--head", type=int, help="One of its heads.  [default: mean of all]")
+@click.option(
+    "--output",
+    type=NEW_FOLDER,
+    default=Path("explanations"),
+    show_default=True,
+    help="Folder for the pictures.",
+)
+@common
+def explain_image(**options: Any) -> None:
+    """Draw what a Vision Transformer looks at in an image.
+
+    Attention of a block, rollout through all blocks, and what the model has more:
+    codes of positions, kept tokens, patches of two sizes.
+    """
+    run("explain", **options)
 
 
 @cli.command()

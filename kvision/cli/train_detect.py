@@ -1,54 +1,20 @@
 """`kvision train detect`: a recipe from a file, options and KEY=VALUE; then `fit`."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from kvision.train import DetectRecipe, fit
-from kvision.train.settings import read_assignments, read_yaml
+from kvision.cli.train_recipe import train
+from kvision.train import DetectRecipe
 
 __all__ = ["run"]
 
 
-def run(
-    data: Path | None,
-    settings: Sequence[str],
-    recipe: Path | None,
-    resume: Path | None,
-    name: str | None,
-    runs: Path,
-    **options: Any,
-) -> dict[str, Any]:
+def run(**options: Any) -> dict[str, Any]:
     """Train a detector, or go on with a run.
 
-    KEY=VALUE is stronger than an option, an option stronger than the file.
-
     Args:
-        data: folder with COCO json files and images, or one json file.
-        settings: KEY=VALUE texts, of recipes and of models.
-        recipe: YAML file of settings.
-        resume: folder of a run to go on with.
-        name: name of the run folder.
-        runs: where run folders are made.
-        **options: settings of a recipe by name; None where not given.
+        **options: as of `kvision.cli.train_recipe.train`.
 
     Returns:
         The run folder, why and when it stopped, and the scores of the best epoch.
     """
-    changes = {key: value for key, value in options.items() if value is not None}
-    changes |= read_assignments(settings)
-    if resume is not None:
-        result = fit(resume=resume, changes=changes)
-    else:
-        values = read_yaml(recipe) if recipe is not None else {}
-        if data is not None:
-            values["data"] = str(data)
-        chosen = DetectRecipe.from_settings({**values, **changes})
-        result = fit(chosen, name=name, runs=runs)
-    return {
-        "folder": result.folder,
-        "stopped": result.stopped,
-        "epochs": result.epochs,
-        "seconds": result.seconds,
-        "scores": result.scores,
-    }
+    return train(DetectRecipe, **options)

@@ -1,6 +1,16 @@
-"""Training: recipes, runs and callbacks."""
+"""Training: recipes, runs, optimizers, distillation and callbacks."""
 
-from kvision.train.recipes import DetectRecipe
+from kvision.train.classify_recipe import ClassifyRecipe
+from kvision.train.detect_recipe import DetectRecipe
+from kvision.train.distillation import distill
+from kvision.train.optimizers import make_optimizer
 from kvision.train.run import RunResult, fit
 
-__all__ = ["DetectRecipe", "RunResult", "fit"]
+__all__ = [
+    "ClassifyRecipe",
+    "DetectRecipe",
+    "RunResult",
+    "distill",
+    "fit",
+    "make_optimizer",
+]

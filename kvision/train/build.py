@@ -1,67 +1,20 @@
-"""From a recipe to a compiled detector."""
+"""From a recipe to what a model is compiled with."""
 
 from typing import Any
 
 import keras
 
-from kvision.evaluation.coco import figure_names
-from kvision.models import Detector, faster_rcnn, mask_rcnn
-from kvision.train.optimizers import make_optimizer
-from kvision.train.recipes import DetectRecipe
+from kvision.train.recipe import Recipe, num_updates
 from kvision.train.schedules import WarmupCosine, WarmupSteps
 from kvision.train.settings import unknown
 
-__all__ = ["build_model", "check_monitor", "make_schedule"]
-
-
-def build_model(
-    recipe: DetectRecipe,
-    class_names: list[str],
-    steps_per_epoch: int,
-    load_weights: bool = True,
-) -> Detector:
-    """Build and compile the detector of a recipe.
-
-    Args:
-        recipe: the recipe, resolved.
-        class_names: names of the classes.
-        steps_per_epoch: batches of the training data.
-        load_weights: whether to load the weights of the backbone; not needed where
-            those of a checkpoint follow.
-
-    Returns:
-        The detector, its optimizer built.
-    """
-    builder = mask_rcnn if recipe.model == "mask_rcnn" else faster_rcnn
-    model = builder(
-        recipe.backbone,
-        class_names=class_names,
-        image_size=recipe.image_size,
-        weights=recipe.weights if load_weights else None,
-        resize=recipe.resize,
-        frozen_stages=recipe.frozen_stages,
-        freeze_batch_norm=recipe.freeze_batch_norm,
-        dtype=recipe.dtype,
-        **recipe.arguments,
-    )
-    optimizer = make_optimizer(
-        recipe.optimizer,
-        make_schedule(recipe, steps_per_epoch),
-        model.trainable_variables,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        clipnorm=recipe.clipnorm,
-        ema=recipe.ema,
-        accumulate=recipe.accumulate,
-    )
-    model.compile(optimizer, jit_compile=recipe.jit_compile)
-    return model
+__all__ = ["check_monitor", "has_accelerator", "make_schedule"]
 
 
 def make_schedule(
-    recipe: DetectRecipe, steps_per_epoch: int
+    recipe: Recipe, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Make the learning rate of a recipe, a function of the step.
+    """Make the learning rate of a recipe, a function of the changes of the weights.
 
     Args:
         recipe: the recipe, resolved.
@@ -70,7 +23,7 @@ def make_schedule(
     Returns:
         The schedule.
     """
-    steps = recipe.epochs * steps_per_epoch
+    steps = num_updates(recipe, steps_per_epoch)
     settings: dict[str, Any] = {
         "peak": recipe.learning_rate,
         "warmup_steps": recipe.warmup_steps,
@@ -83,21 +36,24 @@ def make_schedule(
     )
 
 
-def check_monitor(recipe: DetectRecipe, model: Detector, has_validation: bool) -> None:
+def check_monitor(recipe: Recipe, model: keras.Model, validation: list[str]) -> None:
     """Refuse to monitor a figure that will not be there.
 
     Args:
         recipe: the recipe, resolved.
-        model: the detector, compiled.
-        has_validation: whether there is data to validate on.
+        model: the model, compiled.
+        validation: figures of a validation; none without data for it.
 
     Raises:
         ValueError: with the names that are there.
     """
-    known = [metric.name for metric in model.metrics]
-    if has_validation:
-        losses = known if recipe.validation_loss else []
-        scores = figure_names(recipe.model == "mask_rcnn", model.max_detections)
-        known = [*known, *(f"val_{name}" for name in [*losses, *scores])]
+    known = [*model.get_metrics_result(), *validation]
     if recipe.monitor not in known:
         raise unknown(str(recipe.monitor), known, "figure to monitor")
+
+
+def has_accelerator() -> bool:
+    """Say whether this machine has a GPU, for settings of "auto"."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))

@@ -21,7 +21,7 @@ class NonFiniteLossError(ValueError):
     """
 
     def __init__(
-        self, message: str, epoch: int, step: int, image_ids: list[int]
+        self, message: str, epoch: int, step: int, image_ids: list[Any]
     ) -> None:
         super().__init__(message)
         self.epoch = epoch
@@ -41,7 +41,7 @@ class FiniteLoss(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, position: Position, image_ids_of: Callable[[int, int], list[int]]
+        self, position: Position, image_ids_of: Callable[[int, int], list[Any]]
     ) -> None:
         super().__init__()
         self.position = position

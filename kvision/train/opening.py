@@ -1,25 +1,21 @@
 """A run that is ready to train: begun anew, or found where it stopped."""
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from kvision.models import Detector
 from kvision.train import checkpoints
 from kvision.train.best import Best
-from kvision.train.build import build_model, check_monitor
-from kvision.train.pictures import draw_training
+from kvision.train.build import check_monitor
 from kvision.train.position import Position
-from kvision.train.recipes import DetectRecipe
+from kvision.train.recipe import Recipe
 from kvision.train.run_folder import make_folder, name_of_data, read_recipe
-from kvision.train.sources import Sources, find_sources
 from kvision.train.state import restore
+from kvision.train.task import Sources, Task, task_of
 
-__all__ = ["Run", "begin", "go_on", "identity"]
+__all__ = ["Run", "begin", "go_on"]
 
 
 @dataclass
@@ -40,23 +36,27 @@ class Run:
     """
 
     folder: Path
-    recipe: DetectRecipe
+    recipe: Recipe
     sources: Sources
     train_set: Any
     val_set: Any
-    model: Detector
+    model: keras.Model
     position: Position
     best: Best
     seconds_before: float = 0.0
     damaged: tuple[str, ...] = ()
 
-    def image_ids(self, epoch: int, step: int) -> list[int]:
-        """Return the images of a training batch, by making it again."""
-        _, targets = next(iter(self.sources.training(epoch, step).take(1)))
-        return [int(image_id) for image_id in targets["image_ids"]]
+    @property
+    def task(self) -> Task:
+        """The functions of its task."""
+        return task_of(self.recipe)
+
+    def image_ids(self, epoch: int, step: int) -> list[Any]:
+        """Name the images of a training batch."""
+        return self.task.image_ids(self.sources, epoch, step)
 
 
-def begin(recipe: DetectRecipe, runs: Path, name: str | None) -> Run:
+def begin(recipe: Recipe, runs: Path, name: str | None) -> Run:
     """Read the data and build the model; only then make the folder.
 
     Args:
@@ -71,15 +71,17 @@ def begin(recipe: DetectRecipe, runs: Path, name: str | None) -> Run:
         ValueError: the recipe or the data has a fault.
     """
     _seed(recipe)
-    sources = find_sources(recipe)
+    task = task_of(recipe)
+    sources = task.find_sources(recipe)
     train_set = sources.training()
     val_set = sources.validation(train_set.class_names)
     steps = train_set.steps_per_epoch
     recipe = recipe.resolved(steps, val_set is not None)
-    model = build_model(recipe, train_set.class_names, steps)
-    check_monitor(recipe, model, val_set is not None)
+    model = task.build_model(recipe, train_set)
+    figures = task.figure_names(recipe, model) if val_set is not None else []
+    check_monitor(recipe, model, figures)
     folder = make_folder(runs, name or name_of_data(recipe.data))
-    draw_training(train_set, model.class_names, folder / "train_images.jpg")
+    task.draw_training(train_set, train_set.class_names, folder / "train_images.jpg")
     return Run(
         folder=folder,
         recipe=recipe,
@@ -111,12 +113,13 @@ def go_on(folder: Path, changes: "dict[str, Any] | list[str]") -> Run:
     state = checkpoint.state
     _refuse_finished(folder, recipe, state)
     _seed(recipe)
-    sources = find_sources(recipe)
+    task = task_of(recipe)
+    sources = task.find_sources(recipe)
     train_set = sources.training(state["epoch"], state["step"])
-    _refuse_other_data(identity(train_set), state["data"])
+    _refuse_other_data(task.identity(train_set), state["data"])
     steps = train_set.steps_per_epoch
-    # The weights of the backbone need not be there any more.
-    model = build_model(recipe, train_set.class_names, steps, load_weights=False)
+    # The weights that it began with need not be there any more.
+    model = task.build_model(recipe, train_set, load_weights=False)
     restore(model, checkpoint.arrays)
     position = Position(steps, state["epoch"], state["step"])
     position.set_model(model)
@@ -135,24 +138,7 @@ def go_on(folder: Path, changes: "dict[str, Any] | list[str]") -> Run:
     )
 
 
-def identity(dataset: Any) -> dict[str, Any]:
-    """Describe training data so that other data is noticed.
-
-    Args:
-        dataset: the training set.
-
-    Returns:
-        Plain values.
-    """
-    ids = np.asarray(dataset.image_ids, np.int64)
-    return {
-        "class_names": list(dataset.class_names),
-        "num_images": len(ids),
-        "image_ids": zlib.crc32(ids.tobytes()),
-    }
-
-
-def _seed(recipe: DetectRecipe) -> None:
+def _seed(recipe: Recipe) -> None:
     import tensorflow as tf
 
     keras.utils.set_random_seed(recipe.seed)
@@ -169,7 +155,7 @@ def _refuse_other_data(here: dict[str, Any], then: dict[str, Any]) -> None:
             )
 
 
-def _refuse_finished(folder: Path, recipe: DetectRecipe, state: dict[str, Any]) -> None:
+def _refuse_finished(folder: Path, recipe: Recipe, state: dict[str, Any]) -> None:
     if state["epoch"] >= recipe.epochs:
         raise ValueError(
             f"{folder} is finished: {state['epoch']} of {recipe.epochs} epochs are "

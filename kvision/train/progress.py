@@ -24,6 +24,8 @@ _SECONDS_BETWEEN_LINES = 30.0
 _FIGURES = (
     "loss",
     "val_loss",
+    "val_accuracy",
+    "val_top5_accuracy",
     "val_box_ap",
     "val_box_ap50",
     "val_mask_ap",

@@ -10,15 +10,13 @@ from typing import Any, Literal
 import keras
 from rich.console import Console
 
-from kvision.models import Detector
 from kvision.train.averaging import averaged_weights
 from kvision.train.checkpointing import Checkpointing
-from kvision.train.coco_metrics import COCOMetrics
 from kvision.train.finite import FiniteLoss
 from kvision.train.interrupts import Interrupted, Interrupts
-from kvision.train.opening import Run, begin, go_on, identity
+from kvision.train.opening import Run, begin, go_on
 from kvision.train.progress import ProgressReport
-from kvision.train.recipes import DetectRecipe
+from kvision.train.recipe import Recipe
 from kvision.train.results_file import ResultsFile
 from kvision.train.run_folder import describe_run
 from kvision.train.saving import load_weights, save_model
@@ -29,9 +27,6 @@ __all__ = ["RunResult", "fit"]
 Changes = dict[str, Any] | list[str]
 Stopped = Literal["epochs", "patience", "time"]
 
-# More classes than this get no column each in results.csv.
-_MOST_COLUMNS = 30
-
 
 @dataclass(frozen=True)
 class RunResult:
@@ -39,7 +34,7 @@ class RunResult:
 
     Attributes:
         folder: the run folder.
-        model: the detector with the weights of the best epoch.
+        model: the model with the weights of the best epoch.
         scores: figures of the best epoch, as in its `best.json`.
         stopped: "epochs" where all were run, "patience" or "time".
         epochs: epochs begun.
@@ -47,7 +42,7 @@ class RunResult:
     """
 
     folder: Path
-    model: Detector
+    model: keras.Model
     scores: dict[str, Any]
     stopped: Stopped
     epochs: int
@@ -55,7 +50,7 @@ class RunResult:
 
 
 def fit(
-    recipe: DetectRecipe | None = None,
+    recipe: Recipe | None = None,
     *,
     resume: "str | Path | None" = None,
     changes: Changes | None = None,
@@ -64,12 +59,11 @@ def fit(
     callbacks: Iterable[keras.callbacks.Callback] = (),
     console: Console | None = None,
 ) -> RunResult:
-    """Train a detector as a recipe says, or go on with a run.
+    """Train a model as a recipe says, or go on with a run.
 
     The run folder receives `recipe.yaml` with every default filled in,
     `environment.yaml`, `train_images.jpg`, and as it goes `results.csv`, `curves.png`,
-    `best.keras`, `best.json`, `validation/*.jpg`, `checkpoints/`; at the end
-    `last.keras`.
+    `best.keras`, `best.json`, `validation/`, `checkpoints/`; at the end `last.keras`.
 
     Ctrl-C and SIGTERM end the run after the step in work: a checkpoint is written
     and the command to go on is printed. A run that goes on continues with the next
@@ -78,7 +72,8 @@ def fit(
     the process.
 
     Args:
-        recipe: how to train; seeds Python, NumPy and Keras.
+        recipe: how to train, a `DetectRecipe` or a `ClassifyRecipe`; seeds Python,
+            NumPy and Keras.
         resume: instead of a recipe, the folder of a run to go on with.
         changes: settings to change, such as ["epochs=30"]; few can when a run goes on.
         name: name of the new run's folder; by default that of the data.
@@ -107,7 +102,7 @@ def fit(
 
 
 def _open(
-    recipe: DetectRecipe | None,
+    recipe: Recipe | None,
     resume: "str | Path | None",
     changes: Changes | None,
     name: str | None,
@@ -135,7 +130,8 @@ class _Training:
         self.began = time.monotonic()
         position = run.position
         finite = FiniteLoss(position, run.image_ids)
-        self.validation = _validation(run, interrupts)
+        self.product = run.task.product_of(run.model)
+        self.validation = _validation(run, self.product, interrupts)
         path = run.folder / "results.csv"
         self.results = ResultsFile(path, self.seconds, position.epoch)
         self.saver = Checkpointing(
@@ -144,7 +140,7 @@ class _Training:
             run.best,
             finite,
             interrupts,
-            data=identity(run.train_set),
+            data=run.task.identity(run.train_set),
             minutes=run.recipe.checkpoint_minutes,
             max_minutes=run.recipe.max_minutes,
             clock=self.seconds,
@@ -200,7 +196,7 @@ class _Training:
         model = self.run.model
         model.stop_training = False
         self.run.position.put_back_means()
-        logs = {metric.name: float(metric.result()) for metric in model.metrics}
+        logs = {k: float(v) for k, v in model.get_metrics_result().items()}
         parts = keras.callbacks.CallbackList(
             self.parts, model=model, epochs=self.run.recipe.epochs
         )
@@ -210,7 +206,7 @@ class _Training:
 
     def _save_last(self) -> None:
         with averaged_weights(self.run.model):
-            save_model(self.run.model, self.run.folder / "last.keras")
+            save_model(self.product, self.run.folder / "last.keras")
 
     def _finish(self) -> RunResult:
         run = self.run
@@ -218,7 +214,7 @@ class _Training:
         self._save_last()
         scores: dict[str, Any] = {}
         if self.validation.best_path.exists():
-            load_weights(run.model, self.validation.best_path)
+            load_weights(self.product, self.validation.best_path)
             scores = json.loads((run.folder / "best.json").read_text(encoding="utf-8"))
             self.validation.draw()
         stopped: Stopped = "epochs"
@@ -228,7 +224,7 @@ class _Training:
             stopped = "time"
         self._farewell(stopped)
         return RunResult(
-            run.folder, run.model, scores, stopped, run.position.epoch + 1, seconds
+            run.folder, self.product, scores, stopped, run.position.epoch + 1, seconds
         )
 
     def _greet(self) -> None:
@@ -238,7 +234,7 @@ class _Training:
         num_val = run.val_set.num_images if run.val_set is not None else 0
         self._say(
             f"{run.folder}: {run.train_set.num_images} images to train on, {num_val} "
-            f"to validate on, classes: {len(run.model.class_names)}, "
+            f"to validate on, classes: {len(run.train_set.class_names)}, "
             f"{run.position.steps_per_epoch} steps an epoch"
         )
         epoch, step = run.position.next
@@ -263,31 +259,27 @@ class _Training:
 
     def _tell_how_to_go_on(self) -> None:
         if any(self.saver.folder.glob("*.json")):
-            self._say(f"To go on: kvision train detect --resume {self.run.folder}")
+            command = f"kvision train {self.run.recipe.task}"
+            self._say(f"To go on: {command} --resume {self.run.folder}")
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _validation(run: Run, interrupts: Interrupts) -> Validation:
+def _validation(run: Run, product: keras.Model, interrupts: Interrupts) -> Validation:
     """Make the callback that scores a run."""
-    metrics = None
-    if run.sources.val is not None:
-        metrics = COCOMetrics(
-            run.val_set,
-            run.sources.val[0],
-            max_detections=run.model.max_detections,
-            per_class=1 < len(run.model.class_names) <= _MOST_COLUMNS,
-        )
+    recipe, task = run.recipe, run.task
     validation = Validation(
         run.folder,
         run.best,
-        metrics,
-        epochs=run.recipe.epochs,
-        every=run.recipe.evaluate_every,
-        losses=run.recipe.validation_loss,
-        patience=run.recipe.patience,
-        num_pictures=run.recipe.num_pictures,
+        task.make_scorer(recipe, run.sources, product, run.val_set),
+        product,
+        task.draw_validation,
+        epochs=recipe.epochs,
+        every=recipe.evaluate_every,
+        losses=task.evaluates_losses(recipe),
+        patience=recipe.patience,
+        num_pictures=recipe.num_pictures,
         interrupts=interrupts,
     )
     # It draws after `fit` too, and after a run whose last epoch was already done.

@@ -8,8 +8,9 @@ import yaml
 
 from kvision.train import environment
 from kvision.train.files import write_text
-from kvision.train.recipes import DetectRecipe
-from kvision.train.settings import read_assignments
+from kvision.train.recipe import Recipe
+from kvision.train.settings import read_assignments, read_yaml
+from kvision.train.task import recipe_class
 
 __all__ = ["describe_run", "make_folder", "name_of_data", "read_recipe"]
 
@@ -58,10 +59,10 @@ def name_of_data(data: str) -> str:
     """Return a name for a run on data: that of its folder."""
     path = Path(data).absolute()
     folder = path if path.is_dir() else path.parent
-    return folder.name or "detect"
+    return folder.name or "run"
 
 
-def describe_run(folder: Path, recipe: DetectRecipe) -> None:
+def describe_run(folder: Path, recipe: Recipe) -> None:
     """Write the recipe, and add this process to `environment.yaml`.
 
     Args:
@@ -75,12 +76,12 @@ def describe_run(folder: Path, recipe: DetectRecipe) -> None:
     write_text(path, yaml.safe_dump(sessions, sort_keys=False))
 
 
-def read_recipe(folder: Path, changes: "dict[str, Any] | list[str]") -> DetectRecipe:
+def read_recipe(folder: Path, changes: "dict[str, Any] | list[str]") -> Recipe:
     """Read the recipe of a run that is to go on.
 
     Args:
         folder: the run folder.
-        changes: settings to change, as for `DetectRecipe.with_settings`.
+        changes: settings to change, as for `Recipe.with_settings`.
 
     Returns:
         The recipe.
@@ -94,7 +95,9 @@ def read_recipe(folder: Path, changes: "dict[str, Any] | list[str]") -> DetectRe
         raise ValueError(f"{folder} is not the folder of a run: it has no {path.name}")
     if not isinstance(changes, dict):
         changes = read_assignments(changes)
-    recipe = DetectRecipe.from_yaml(path)
+    settings = read_yaml(path)
+    # Runs of version 0.1 name no task.
+    recipe = recipe_class(settings.get("task", "detect")).from_settings(settings)
     changed = recipe.with_settings(changes)
     for name in changes:
         if name not in _CHANGEABLE:

@@ -1,7 +1,8 @@
-"""Validation at the end of an epoch: losses, COCO scores, the best model."""
+"""Validation at the end of an epoch: losses, scores, the best model."""
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,10 @@ import keras
 
 from kvision.train.averaging import averaged_weights
 from kvision.train.best import Best
-from kvision.train.coco_metrics import COCOMetrics
 from kvision.train.files import write_text
 from kvision.train.interrupts import Interrupts
-from kvision.train.pictures import draw_validation
 from kvision.train.saving import save_model
+from kvision.train.task import Scorer
 
 __all__ = ["Validation"]
 
@@ -28,7 +28,10 @@ class Validation(keras.callbacks.Callback):
     Args:
         folder: the run folder.
         best: the best so far.
-        metrics: scores the model, or None without validation data.
+        metrics: scores the product, or None without validation data.
+        product: the model to score, draw and save: that which is trained, or the
+            student in it.
+        draw: function `(product, dataset, folder, number)` that draws a validation.
         epochs: epochs of the run.
         every: epochs from one validation to the next; the last one always is.
         losses: whether to compute the losses too.
@@ -41,7 +44,9 @@ class Validation(keras.callbacks.Callback):
         self,
         folder: Path,
         best: Best,
-        metrics: COCOMetrics | None,
+        metrics: Scorer | None,
+        product: keras.Model,
+        draw: Callable[[Any, Any, Path, int], None],
         *,
         epochs: int,
         every: int = 1,
@@ -54,6 +59,8 @@ class Validation(keras.callbacks.Callback):
         self.folder = folder
         self.best = best
         self.metrics = metrics
+        self.product = product
+        self._draw = draw
         self.epochs = epochs
         self.every = every
         self.losses = losses
@@ -71,7 +78,7 @@ class Validation(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check that the classes of model and data agree before time is spent."""
         if self.metrics is not None:
-            self.metrics.set_model(self.model)
+            self.metrics.set_model(self.product)
             self.metrics.on_train_begin()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -93,22 +100,18 @@ class Validation(keras.callbacks.Callback):
     def draw(self) -> None:
         """Draw the ground truth of the first images beside what the model finds."""
         if self.metrics is not None and self.num_pictures:
-            draw_validation(
-                self.model,
-                self.metrics.dataset,
-                self.folder / "validation",
-                self.num_pictures,
-            )
+            folder = self.folder / "validation"
+            self._draw(self.product, self.metrics.dataset, folder, self.num_pictures)
             self._drawn_at = time.monotonic()
 
-    def _score(self, metrics: COCOMetrics, epoch: int, logs: dict[str, Any]) -> None:
+    def _score(self, metrics: Scorer, epoch: int, logs: dict[str, Any]) -> None:
         if self.losses:
             losses = self.model.evaluate(metrics.dataset, verbose=0, return_dict=True)
             logs.update({f"val_{name}": value for name, value in losses.items()})
         metrics.on_epoch_end(epoch, logs)
 
     def _keep(self, epoch: int, logs: dict[str, Any]) -> None:
-        save_model(self.model, self.best_path)
+        save_model(self.product, self.best_path)
         scores = self.metrics.scores if self.metrics is not None else {}
         content = {"epoch": epoch, **logs, **scores}
         write_text(self.folder / "best.json", json.dumps(content, indent=1) + "\n")

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import kvision_cli
-from kvision.cli import train_detect
+from kvision.cli import train_recipe
 from tests.cli.coco_folder import write_coco
 
 
@@ -33,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
             folder=Path("runs/x"), stopped="epochs", epochs=1, seconds=2.0, scores={}
         )
 
-    monkeypatch.setattr(train_detect, "fit", fit)
+    monkeypatch.setattr(train_recipe, "fit", fit)
     return found
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kvision.data.transforms import HorizontalFlip, LargeScaleJitter
-from kvision.train.recipes import DetectRecipe, make_transforms, nuclei
+from kvision.train.detect_recipe import make_transforms
+from kvision.train.recipes import DetectRecipe, nuclei
 from kvision.train.settings import read_assignments
 
 

@@ -229,7 +229,13 @@ def test_fit_takes_a_recipe_or_a_folder() -> None:
 def test_a_validation_without_metrics_monitors_the_loss(tmp_path: Path) -> None:
     run = toy.open_run(tmp_path / "run", monitor="loss")
     validation = Validation(
-        run.folder, run.best, None, epochs=5, interrupts=Interrupts()
+        run.folder,
+        run.best,
+        None,
+        run.model,
+        run.task.draw_validation,
+        epochs=5,
+        interrupts=Interrupts(),
     )
     validation.set_model(run.model)
     run.model.stop_training = False

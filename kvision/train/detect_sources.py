@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kvision.data.coco import coco, find_coco, split_coco
-from kvision.train.recipes import DetectRecipe, make_transforms
+from kvision.train.detect_recipe import DetectRecipe, make_transforms
 
 __all__ = ["Sources", "find_sources"]
 

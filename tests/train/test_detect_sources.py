@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kvision.train.detect_sources import find_sources
 from kvision.train.recipes import DetectRecipe
-from kvision.train.sources import find_sources
 from tests.train.conftest import TINY
 
 
