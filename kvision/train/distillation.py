@@ -160,9 +160,16 @@ class Distillation(keras.layers.Layer):
         self.add_loss(self.weight * loss(teacher_logits, target, self.temperature))
         return label_logits
 
-    def compute_output_shape(self, *shapes: Any, **named: Any) -> Any:
-        """Return that of the logits."""
-        return [*shapes, *named.values()][-1]
+    def compute_output_spec(
+        self,
+        images: Tensor,
+        label_logits: Tensor,
+        teacher_logits: Tensor,
+        logits: Tensor,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
+        """Promise what `logits` are, in float32."""
+        return keras.KerasTensor(logits.shape, "float32")
 
     def _ask(self, images: Tensor) -> Tensor:
         teacher = self.teacher
