@@ -43,7 +43,7 @@ _FLOAT_PARTS = {
 # Of these layers the convolutions and dense layers are quantised and nothing else.
 _HEADS = {"rpn", "box_head", "mask_head"}
 # Of a classifier: its heads ("head", "head_dist"), and what chooses tokens.
-_FLOAT_PREFIXES = ("head", "predictor", "scorer")
+_FLOAT_PREFIXES = ("head", "token_scorer", "token_pruning", "detail_scores")
 
 
 def detector_plan(scope: list[str], kind: str) -> bool:
