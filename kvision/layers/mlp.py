@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.ops.recomputation import recomputed
+
 __all__ = ["MLP", "SwiGLU"]
 
 Tensor = Any
@@ -64,7 +66,10 @@ class _FeedForward(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Map (..., D) to (..., D)."""
-        hidden = self._activate(self.fc1(inputs))
+        # An activation is cheap to compute again, and what its gradient would keep is
+        # half of the memory of a block.
+        activate = recomputed(self._activate, ()) if training else self._activate
+        hidden = activate(self.fc1(inputs))
         hidden = self.hidden_drop(hidden, training=training)
         return self.output_drop(self.fc2(hidden), training=training)
 
