@@ -19,6 +19,7 @@ _LAZY = {
     "data": "kvision.data",
     "detect": "kvision.predict:detect",
     "evaluation": "kvision.evaluation",
+    "explain": "kvision.predict:explain",
     "export": "kvision.export",
     "predict": "kvision.predict",
     "train": "kvision.train",

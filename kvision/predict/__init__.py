@@ -2,13 +2,16 @@
 
 from kvision.predict.classifications import Classifications, classify
 from kvision.predict.detections import Detections, detect, from_outputs, from_targets
+from kvision.predict.explanations import Explanation, explain
 from kvision.predict.sources import frames
 
 __all__ = [
     "Classifications",
     "Detections",
+    "Explanation",
     "classify",
     "detect",
+    "explain",
     "frames",
     "from_outputs",
     "from_targets",

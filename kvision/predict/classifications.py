@@ -27,7 +27,7 @@ from kvision.predict.sources import (
     with_channels,
 )
 
-__all__ = ["Classifications", "classify"]
+__all__ = ["Classifications", "classify", "prepare_photo"]
 
 Array = np.ndarray
 PathName = str | PathLike[str]
@@ -184,7 +184,7 @@ def classify(
 def _classify(
     classifier: Classifier, images: Any, top: int, batch_size: int, on_error: str
 ) -> Iterator[Classifications]:
-    prepare = functools.partial(_prepare, classifier)
+    prepare = functools.partial(prepare_photo, classifier)
     for photos, pixels in prepared_batches(images, prepare, batch_size, on_error):
         logits = classifier.logits(pixels)[: len(photos)]
         for photo, row in zip(photos, logits, strict=True):
@@ -213,7 +213,19 @@ def _from_logits(
     )
 
 
-def _prepare(classifier: Classifier, source: Source) -> Prepared:
+def prepare_photo(classifier: Classifier, source: Source) -> Prepared:
+    """Bring one photo to a classifier's input by the rule that its model holds.
+
+    Args:
+        classifier: the classifier.
+        source: a path, an array or a Pillow image.
+
+    Returns:
+        The photo, prepared.
+
+    Raises:
+        ValueError: it cannot be read or is no photo.
+    """
     from kvision.data.preparation import prepare_image
 
     image = with_channels(load(source), classifier.num_channels)

@@ -41,7 +41,7 @@ def draw_kept(
         pixels = np.round(np.asarray(photo) * light).astype(np.uint8)
         pictures.append(Image.fromarray(pixels))
         captions.append(f"{name}: {np.sum(cells)} of {cells.size}")
-    return mosaic(pictures, columns=min(len(pictures), 4), captions=captions)
+    return mosaic(pictures, columns=2, captions=captions)
 
 
 def draw_patches(
@@ -63,6 +63,7 @@ def draw_patches(
     picture = photo.copy()
     draw = ImageDraw.Draw(picture)
     width = max(1, max(picture.size) // 500)
+    lines = []
     for (row, column), is_fine in np.ndenumerate(np.asarray(fine, bool)):
         boxes = [_box(region, fine.shape, row, column)]
         if is_fine:
@@ -72,8 +73,12 @@ def draw_patches(
                 for y in (0, 1)
                 for x in (0, 1)
             ]
-        for box in boxes:
-            draw.rectangle(box, outline=_LINE, width=width)
+        lines += boxes
+    # A dark line below the light one: photos have both.
+    for color, thickness in (((0, 0, 0), width + 2), (_LINE, width)):
+        for left, top, right, bottom in lines:
+            edge = left, top, right, top, right, bottom, left, bottom, left, top
+            draw.line(edge, fill=color, width=thickness)
     return picture
 
 
