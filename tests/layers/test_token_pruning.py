@@ -73,7 +73,7 @@ def test_scorer_of_an_image_without_patches_is_finite() -> None:
 
 
 def test_scorer_needs_a_width_it_can_halve() -> None:
-    with pytest.raises(ValueError, match="multiple of 4. Received: 6"):
+    with pytest.raises(ValueError, match=r"multiple of 4\. Received: 6"):
         layers.TokenScorer()(normal(1, 5, 6))
 
 
