@@ -1,12 +1,13 @@
 """Gradient checkpointing: a backbone whose activations are computed a second time."""
 
+import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from kvision.models.backbones import bottlenecks
+from kvision.ops.recomputation import recomputed
 
 __all__ = ["RecomputedFeatures"]
 
@@ -20,11 +21,8 @@ _SHARE = 1 / 8
 class RecomputedFeatures:
     """Run a backbone in segments and keep only what passes between them.
 
-    The backward pass computes the inside of one segment after the other anew, with the
-    same batch statistics and random numbers, and moves no average twice. (That is what
-    `keras.RematScope` is for, but in a graph of TensorFlow it refuses layers that are
-    told whether they train, such as batch normalisation.) Weights are shared with the
-    backbone.
+    The backward pass computes the inside of one segment after the other anew. Weights
+    are shared with the backbone.
 
     Args:
         normalize: layer before the backbone, or None.
@@ -57,27 +55,10 @@ class RecomputedFeatures:
         x = self._normalize(images) if self._normalize else images
         features: dict[str, Tensor] = {}
         for segment, last in self.segments:
-            features |= _recomputed(segment, training)(x)
+            run = functools.partial(segment, training=training)
+            features |= recomputed(run, segment.non_trainable_variables)(x)
             x = features[last]
         return self._pyramid(features)
-
-
-def _recomputed(
-    segment: keras.Model, training: bool
-) -> Callable[[Tensor], dict[str, Tensor]]:
-    import tensorflow as tf
-
-    state = segment.non_trainable_variables  # averages, random generators
-    before: list[list[Any]] = []
-
-    def run(inputs: Tensor) -> dict[str, Tensor]:
-        if not before:  # the forward pass
-            before.append([(v, tf.identity(v.value)) for v in state])
-            return segment(inputs, training=training)
-        with keras.StatelessScope(before[0]):
-            return segment(inputs, training=training)
-
-    return tf.recompute_grad(run)
 
 
 def _split(backbone: keras.Model) -> list[list[Any]]:
