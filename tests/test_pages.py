@@ -64,3 +64,11 @@ def test_ten_lines_of_the_readme(tmp_path: Path) -> None:
 def test_page_on_own_data(tmp_path: Path) -> None:
     (code,) = python_blocks(REPOSITORY / "docs/own_data.md")
     assert "mask_loss" in run_as_script(code, tmp_path)
+
+
+@pytest.mark.slow
+def test_page_on_fewer_tokens(tmp_path: Path) -> None:
+    blocks = python_blocks(REPOSITORY / "docs/efficient_vit.md")
+    printed = run_as_script("\n".join(blocks), tmp_path)
+    assert "keep_logits_3" in printed
+    assert "(1, 2)" in printed
