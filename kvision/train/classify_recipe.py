@@ -237,7 +237,7 @@ def _argument_names(builder: Any) -> set[str]:
     parameters = inspect.signature(builder).parameters
     names = {n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
     if len(names) < len(parameters):
-        handed_on = builder.__globals__.get("build_vit")
-        if handed_on is not None and handed_on is not builder:
-            names |= _argument_names(handed_on)
+        for name, handed_on in builder.__globals__.items():
+            if name.startswith("build_") and handed_on is not builder:
+                names |= _argument_names(handed_on)
     return names - {"size"}
