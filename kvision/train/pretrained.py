@@ -97,9 +97,10 @@ def _classes_in_h5(path: Path) -> int:
     import h5py
 
     with h5py.File(path, "r") as file:
-        bias = file.get("layers/head/vars/1")
+        # Keras calls layers by their classes there.
+        bias = file.get("layers/classification_head/vars/1")
         if not isinstance(bias, h5py.Dataset):
-            raise ValueError(f'{path} holds no layer "head"')
+            raise ValueError(f"{path} holds no ClassificationHead")
         return int(bias.shape[0])
 
 

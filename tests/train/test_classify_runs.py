@@ -137,6 +137,7 @@ class Stop(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 3, 4])
 def test_stopped_and_resumed_equals_the_whole(
     whole: tuple[Path, Any], npz: Path, tmp_path: Path, step: int
@@ -226,6 +227,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_pretrained(model, tmp_path / "none.keras", lambda n: model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distillation", ["hard", "soft"])
 def test_a_teacher_in_a_recipe(npz: Path, tmp_path: Path, distillation: str) -> None:
     teacher = tmp_path / "teacher.keras"
