@@ -1,6 +1,7 @@
 """What a model costs: its parameters, and multiply-adds for one image."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import keras
@@ -39,6 +40,13 @@ def costs_of(build: Callable[[], keras.Model]) -> Costs:
             depends on the image, as a detector's heads do.
     """
     require_tensorflow("Counting multiply-adds")
+    # Keras lists the variables that wait for a value by thread, and the next scope to
+    # end in that thread would fill them: so this thread ends with its scope.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(_without_weights, build).result()
+
+
+def _without_weights(build: Callable[[], keras.Model]) -> Costs:
     # Weights are made when a scope of this kind ends, unless it is told not to.
     with keras.StatelessScope(initialize_variables=False):
         model = build()
