@@ -39,8 +39,13 @@ class ViTSize(NamedTuple):
 
 
 # Dosovitskiy et al. 2021, table 1 (B, L, H); Touvron et al. 2021, DeiT, table 1 (Ti,
-# S); Touvron et al. 2022, DeiT III, table 1 (M); Zhai et al. 2022, table 2 (g).
+# S); Touvron et al. 2022, DeiT III, table 1 (M); Zhai et al. 2022, table 2 (g); Hassani
+# et al. 2021, ViT-Lite (SHI-Labs/Compact-Transformers, src/vit.py).
 VARIANTS = {
+    "Lite-2": ViTSize(128, 2, 2, 128),
+    "Lite-4": ViTSize(128, 4, 2, 128),
+    "Lite-6": ViTSize(256, 6, 4, 512),
+    "Lite-7": ViTSize(256, 7, 4, 512),
     "Ti": ViTSize(192, 12, 3, 768),
     "S": ViTSize(384, 12, 6, 1536),
     "M": ViTSize(512, 12, 8, 2048),
@@ -69,8 +74,10 @@ def vit(
         model.compile("adamw", loss, metrics=["accuracy"])
 
     Args:
-        variant: "Ti", "S", "M", "B", "L", "H" or "g", a slash, and the side of the
-            patches in pixels, any: "B/16"; "B/16x8" has patches 16 high and 8 wide.
+        variant: "Ti", "S", "M", "B", "L", "H" or "g", or for little data and images of
+            32 pixels "Lite-2", "Lite-4", "Lite-6" or "Lite-7"; a slash; the side of
+            the patches in pixels, any: "B/16"; "B/16x8" has patches 16 high and 8
+            wide.
         num_classes: K; 0 for pooled features instead of logits. By default the number
             of names, or 1000.
         class_names: names of the classes.

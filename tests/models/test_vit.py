@@ -122,6 +122,15 @@ def test_class_names() -> None:
         models.vit("Ti/16", num_classes=3, class_names=["cat", "dog"])
 
 
+def test_small_variants() -> None:
+    # Hassani et al. 2021, table 1: ViT-Lite-7/4 and -6/4 for CIFAR, without biases of
+    # queries, keys and values.
+    for variant, millions in {"Lite-7/4": 3.717, "Lite-6/4": 3.191}.items():
+        model = models.vit(variant, image_size=(32, 32), num_classes=10)
+        biases = 3 * 256 * int(variant[5])
+        assert round((model.count_params() - biases) / 1e6, 3) == millions
+
+
 def test_grey_images() -> None:
     model = models.deit("Ti/16", image_size=(32, 32), num_channels=1, num_classes=2)
     assert model(np.zeros((1, 32, 32, 1), np.uint8)).shape == (1, 2)
