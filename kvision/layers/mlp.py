@@ -66,12 +66,18 @@ class _FeedForward(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Map (..., D) to (..., D)."""
-        # An activation is cheap to compute again, and what its gradient would keep is
-        # half of the memory of a block.
-        activate = recomputed(self._activate, ()) if training else self._activate
-        hidden = activate(self.fc1(inputs))
-        hidden = self.hidden_drop(hidden, training=training)
-        return self.output_drop(self.fc2(hidden), training=training)
+
+        def activate_and_narrow(hidden: Tensor) -> Tensor:
+            hidden = self.hidden_drop(self._activate(hidden), training=training)
+            return self.fc2(hidden)
+
+        if training:
+            # An activation is cheap to compute again, and what its gradient and that of
+            # the second product would keep is half of the memory of a block.
+            seeds = self.hidden_drop.non_trainable_variables
+            activate_and_narrow = recomputed(activate_and_narrow, seeds)
+        narrow = activate_and_narrow(self.fc1(inputs))
+        return self.output_drop(narrow, training=training)
 
     def _activate(self, hidden: Tensor) -> Tensor:
         raise NotImplementedError

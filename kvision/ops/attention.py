@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.ops.ordering import wait_for
+
 __all__ = ["attention_scores", "kept_softmax", "merge_heads", "split_heads"]
 
 Tensor = Any
@@ -93,7 +95,7 @@ def _rounded_softmax(logits: Tensor, dtype: Any) -> Tensor:
 
         def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
             upstream = args[0] if upstream is None else upstream
-            kept = ops.cast(scores, "float32")
+            kept = ops.cast(wait_for(scores, [upstream]), "float32")
             weighted = kept * ops.cast(upstream, "float32")
             return weighted - kept * ops.sum(weighted, axis=-1, keepdims=True)
 

@@ -1,12 +1,36 @@
-"""The order in which a backward pass does what could be done in any."""
+"""The order in which TensorFlow does what could be done in any.
+
+A tensor that is made early takes memory until it is used.
+"""
 
 from typing import Any
 
 import keras
 
-__all__ = ["differentiate_last"]
+__all__ = ["differentiate_last", "wait_for"]
 
 Tensor = Any
+
+
+def wait_for(tensor: Tensor, others: list[Tensor]) -> Tensor:
+    """Return a tensor that is not there before others are.
+
+    A gradient's first steps that need the forward pass alone would else be done in the
+    forward pass, and their results kept.
+
+    Args:
+        tensor: the tensor.
+        others: those to wait for.
+
+    Returns:
+        The same values.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return tensor
+    import tensorflow as tf
+
+    with tf.control_dependencies(others):
+        return tf.identity(tensor)
 
 
 def differentiate_last(late: list[Tensor], early: list[Tensor]) -> list[list[Tensor]]:
@@ -30,9 +54,8 @@ def differentiate_last(late: list[Tensor], early: list[Tensor]) -> list[list[Ten
     @tf.custom_gradient
     def ordered(*tensors: Tensor) -> tuple[list[Tensor], Any]:
         def gradient(*upstream: Tensor) -> list[Tensor]:
-            with tf.control_dependencies(upstream[len(late) :]):
-                waiting = [tf.identity(one) for one in upstream[: len(late)]]
-            return [*waiting, *upstream[len(late) :]]
+            last, first = list(upstream[: len(late)]), list(upstream[len(late) :])
+            return [*(wait_for(one, first) for one in last), *first]
 
         return [tf.identity(tensor) for tensor in tensors], gradient
 

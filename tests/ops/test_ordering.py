@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kvision.ops.ordering import differentiate_last
+from kvision.ops.ordering import differentiate_last, wait_for
 
 
 def noting(name: str, seen: list[str], seconds: float) -> object:
@@ -65,3 +65,24 @@ def test_values_and_gradients_stay(jit_compile: bool | None) -> None:
     np.testing.assert_allclose(loss, np.sum(np.exp(x) * x * y * y), atol=1e-5)
     np.testing.assert_allclose(by_x, np.exp(x) * (1 + x) * y * y, rtol=1e-5)
     np.testing.assert_allclose(by_y, 2 * np.exp(x) * x * y, rtol=1e-5)
+
+
+def test_a_tensor_waits() -> None:
+    """What the forward pass alone could give is made once the gradient arrives."""
+    seen: list[str] = []
+
+    @tf.function
+    def late(x: tf.Tensor) -> tf.Tensor:
+        slow = noting("slow", seen, 0.5)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = slow(x)
+        event = tape.gradient(y, x)
+        waiting = noting("waiting", seen, 0.0)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = waiting(x)
+        return tape.gradient(z, x, wait_for(tf.ones_like(x), [event]))
+
+    np.testing.assert_array_equal(late(tf.ones(3)), np.ones(3))
+    assert seen == ["slow", "waiting"]
