@@ -123,6 +123,7 @@ def _with_teacher(student: keras.Model, recipe: ClassifyRecipe) -> keras.Model:
         hard=recipe.distillation == "hard",
         temperature=recipe.temperature,
         weight=recipe.distillation_weight,
+        token_weight=recipe.token_weight,
     )
 
 

@@ -72,6 +72,8 @@ class ClassifyRecipe(Recipe):
             probabilities. A model with a head named "head_dist" learns them there.
         temperature: by which logits are divided in soft distillation.
         distillation_weight: of the teacher's loss, that of the labels being 1.
+        token_weight: of the difference of kept patches from the teacher's, for
+            "dynamic_vit"; see `kvision.train.distill`.
 
         monitor: by default "val_accuracy", and "loss" without validation.
     """
@@ -108,6 +110,7 @@ class ClassifyRecipe(Recipe):
     distillation: Literal["hard", "soft"] = "hard"
     temperature: float = setting(3.0, above=0)
     distillation_weight: float = setting(1.0, least=0)
+    token_weight: float = setting(0.0, least=0)
 
     num_pictures: int = setting(16, least=0)
 

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.train.token_distillation import kept_tokens, token_loss, with_tokens
+
 __all__ = ["Distillation", "distill", "student_of"]
 
 Tensor = Any
@@ -19,6 +21,7 @@ def distill(
     hard: bool = True,
     temperature: float = 3.0,
     weight: float = 1.0,
+    token_weight: float = 0.0,
 ) -> keras.Model:
     """Put a frozen teacher beside a classifier, to train the classifier on both.
 
@@ -26,7 +29,7 @@ def distill(
     a loss for the labels and fitted as any other: fitting it trains the student. Save
     the student, which knows nothing of the teacher. The loss is
 
-        label loss + weight * distillation loss
+        label loss + weight * distillation loss + token_weight * token loss
 
     where the distillation loss is the mean over the images of the cross-entropy with
     the teacher's best class (`hard`), or of T^2 KL(softmax(teacher / T) ||
@@ -36,6 +39,11 @@ def distill(
     answers with its mean of both; one with a single head learns both with it.
     (DeiT's (1 - a) label loss + a distillation loss is this one times 1 - a with
     `weight` = a / (1 - a).)
+
+    The token loss is for `kvision.models.dynamic_vit`: the mean squared difference of
+    its last patches, those that are kept, from the teacher's at the same places. The
+    paper trains with hard=False, temperature=1, weight=0.5, token_weight=0.5, beginning
+    with the teacher's weights.
 
     Example:
         model = kvision.train.distill(student, teacher)
@@ -53,24 +61,36 @@ def distill(
         hard: whether the teacher gives a class or a distribution.
         temperature: T, by which logits are divided where not `hard`.
         weight: of the distillation loss.
+        token_weight: of the token loss; 0 for none.
 
     Returns:
         The model. It holds no variable of the teacher.
 
     Raises:
-        ValueError: the two have other classes, the student has no layer "head", or the
-            teacher gives probabilities where logits are needed.
+        ValueError: the two have other classes, the student has no layer "head", the
+            teacher gives probabilities where logits are needed, or there is a
+            `token_weight` and their tokens cannot be compared.
 
     Source: Touvron et al. 2021, DeiT, section 4; Hinton et al. 2015, Distilling the
-    Knowledge in a Neural Network, section 2.
+    Knowledge in a Neural Network, section 2; Rao et al. 2021, DynamicViT, section 3.3.
     """
     heads = _heads(student)
     _check(student, teacher, hard)
+    seen = [student.input, heads[0].output, heads[-1].output, student.output]
+    if token_weight:
+        seen += kept_tokens(student)
+        teacher = with_tokens(teacher, student)
     layer = Distillation(
-        student, teacher, hard, temperature, weight, name=_NAME, dtype="float32"
+        student,
+        teacher,
+        hard,
+        temperature,
+        weight,
+        token_weight,
+        name=_NAME,
+        dtype="float32",
     )
-    outputs = layer(student.input, heads[0].output, heads[-1].output, student.output)
-    return keras.Model(student.input, outputs, name=f"{student.name}_distilled")
+    return keras.Model(student.input, layer(*seen), name=f"{student.name}_distilled")
 
 
 def student_of(model: keras.Model) -> keras.Model:
@@ -93,10 +113,11 @@ class Distillation(keras.layers.Layer):
 
     Args:
         student: the model whose layers are trained.
-        teacher: the model that is asked.
+        teacher: the model that is asked, for logits or for [logits, tokens].
         hard: as of `distill`.
         temperature: as of `distill`.
         weight: as of `distill`.
+        token_weight: as of `distill`.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
@@ -107,13 +128,15 @@ class Distillation(keras.layers.Layer):
         hard: bool,
         temperature: float,
         weight: float,
+        token_weight: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if temperature <= 0 or weight < 0:
+        if temperature <= 0 or min(weight, token_weight) < 0:
             raise ValueError(
-                "temperature must be above 0 and weight at least 0. Received: "
-                f"temperature={temperature}, weight={weight}"
+                "temperature must be above 0, weight and token_weight at least 0. "
+                f"Received: temperature={temperature}, weight={weight}, "
+                f"token_weight={token_weight}"
             )
         # Closures: Keras would count the weights of both as this layer's, train the
         # teacher's and save them.
@@ -122,6 +145,7 @@ class Distillation(keras.layers.Layer):
         self.hard = hard
         self.temperature = temperature
         self.weight = weight
+        self.token_weight = token_weight
 
     @property
     def student(self) -> keras.Model:
@@ -139,6 +163,8 @@ class Distillation(keras.layers.Layer):
         label_logits: Tensor,
         teacher_logits: Tensor,
         logits: Tensor,
+        tokens: Tensor | None = None,
+        keep: Tensor | None = None,
         training: bool | None = None,
     ) -> Tensor:
         """Return the logits that labels are for.
@@ -148,6 +174,8 @@ class Distillation(keras.layers.Layer):
             label_logits: (B, K) of the head that learns labels.
             teacher_logits: (B, K) of the head that learns the teacher's.
             logits: (B, K), the student's answer.
+            tokens: (B, 1 + N, D), the student's last ones, to be compared; or None.
+            keep: (B, 1 + N), which of them are kept.
             training: whether to ask the teacher.
 
         Returns:
@@ -155,9 +183,12 @@ class Distillation(keras.layers.Layer):
         """
         if not training:
             return logits
-        target = ops.stop_gradient(self._ask(images))
+        target, *target_tokens = self._ask(images)
         loss = _hard_loss if self.hard else _soft_loss
         self.add_loss(self.weight * loss(teacher_logits, target, self.temperature))
+        if tokens is not None:
+            error = token_loss(tokens, target_tokens[0], keep)
+            self.add_loss(self.token_weight * error)
         return label_logits
 
     def compute_output_spec(
@@ -166,19 +197,22 @@ class Distillation(keras.layers.Layer):
         label_logits: Tensor,
         teacher_logits: Tensor,
         logits: Tensor,
+        tokens: Tensor | None = None,
+        keep: Tensor | None = None,
         training: bool | None = None,
     ) -> keras.KerasTensor:
         """Promise what `logits` are, in float32."""
         return keras.KerasTensor(logits.shape, "float32")
 
-    def _ask(self, images: Tensor) -> Tensor:
+    def _ask(self, images: Tensor) -> list[Tensor]:
         teacher = self.teacher
         size = tuple(teacher.inputs[0].shape[1:3])
         if None not in size and size != tuple(images.shape[1:3]):
             images = ops.image.resize(
                 ops.cast(images, "float32"), size, interpolation="bilinear"
             )
-        return ops.cast(teacher(images, training=False), "float32")
+        answers = keras.tree.flatten(teacher(images, training=False))
+        return [ops.stop_gradient(ops.cast(each, "float32")) for each in answers]
 
     def get_config(self) -> dict[str, Any]:
         """Refuse: the student is what can be saved."""
