@@ -6,6 +6,7 @@ What a command does lives in ``kvision/cli/<command>.py`` in a function
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import json
@@ -215,10 +216,38 @@ def batch_option(default: int | None) -> Callable[..., Any]:
     )
 
 
+def training_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that training has, whatever the task."""
+    options = [
+        batch_option(None),
+        click.option("--epochs", type=click.IntRange(min=1)),
+        click.option(
+            "--learning-rate",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="RATE",
+        ),
+        click.option("--seed", type=click.IntRange(min=0)),
+        click.option("--name", help="Name of the run's folder."),
+        click.option(
+            "--runs",
+            type=NEW_FOLDER,
+            default=Path("runs"),
+            show_default=True,
+            help="Where run folders are made.",
+        ),
+        click.option(
+            "--resume", type=FOLDER, metavar="RUN", help="Go on with this run."
+        ),
+    ]
+    return functools.reduce(
+        lambda made, add: add(made), options[::-1], common(function)
+    )
+
+
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kvision", prog_name="kvision")
 def cli() -> None:
-    """Detect and segment objects with Keras models: train, score, draw, export.
+    """Classify images and find objects with Keras models: train, score, draw, export.
 
     Start with `kvision demo`, or with `kvision check DATA` on your own photos.
     """
@@ -289,22 +318,7 @@ def train_model(
 @click.option("--backbone", metavar="NAME", help="mobilenet_v2, resnet50, ...")
 @click.option("--weights", metavar="imagenet|none|PATH", help="Start of the backbone.")
 @click.option("--image-size", type=ImageSize(), help="256 or 256x320 (height x width).")
-@batch_option(None)
-@click.option("--epochs", type=click.IntRange(min=1))
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), metavar="RATE"
-)
-@click.option("--seed", type=click.IntRange(min=0))
-@click.option("--name", help="Name of the run's folder.")
-@click.option(
-    "--runs",
-    type=NEW_FOLDER,
-    default=Path("runs"),
-    show_default=True,
-    help="Where run folders are made.",
-)
-@click.option("--resume", type=FOLDER, metavar="RUN", help="Go on with this run.")
-@common
+@training_options
 def train_detect(arguments: tuple[str, ...], **options: Any) -> None:
     """Train a Faster or Mask R-CNN on a COCO data set.
 
@@ -323,22 +337,7 @@ def train_detect(arguments: tuple[str, ...], **options: Any) -> None:
 @click.option("--variant", metavar="NAME", help="Such as S/16.")
 @click.option("--weights", metavar="none|PATH", help="Model or weights to begin with.")
 @click.option("--image-size", type=ImageSize(), help="224 or 224x320 (height x width).")
-@batch_option(None)
-@click.option("--epochs", type=click.IntRange(min=1))
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), metavar="RATE"
-)
-@click.option("--seed", type=click.IntRange(min=0))
-@click.option("--name", help="Name of the run's folder.")
-@click.option(
-    "--runs",
-    type=NEW_FOLDER,
-    default=Path("runs"),
-    show_default=True,
-    help="Where run folders are made.",
-)
-@click.option("--resume", type=FOLDER, metavar="RUN", help="Go on with this run.")
-@common
+@training_options
 def train_classify(arguments: tuple[str, ...], **options: Any) -> None:
     """Train a classifier on folders of images, a table of files, or an .npz file.
 
