@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kvision.layers import TokenScorer
+
 __all__ = ["load_model_file", "load_pretrained"]
 
 _log = logging.getLogger("kvision.train")
@@ -42,7 +44,8 @@ def load_pretrained(
     """Take weights from a file, except for a head of other classes.
 
     Learned positions are resampled where a `.keras` file is of another image size. A
-    head that is left as it was is reported by a warning of the logger "kvision.train".
+    DynamicViT may begin with a model that keeps all patches: what judges them begins
+    anew. What is left as it was is reported by a warning of the logger "kvision.train".
 
     Args:
         model: the model that receives them.
@@ -59,7 +62,7 @@ def load_pretrained(
     missing = [
         layer.name
         for layer in model.layers
-        if layer.weights and layer.name not in (*own, *_HEADS)
+        if layer.weights and layer.name not in own and not _may_be_new(layer)
     ]
     if missing:
         raise ValueError(
@@ -67,7 +70,7 @@ def load_pretrained(
             + (f", and {len(missing) - 1} more are missing" if missing[1:] else "")
         )
     for layer in model.layers:
-        if layer.weights and not (layer.name in _HEADS and _is_new(layer, own, path)):
+        if layer.weights and not (_may_be_new(layer) and _is_new(layer, own, path)):
             _carry_over(layer, own[layer.name], path)
 
 
@@ -138,8 +141,12 @@ def _assign(model: keras.Model, arrays: dict[str, np.ndarray], path: Path) -> No
         variable.assign(arrays[variable.path])
 
 
+def _may_be_new(layer: Any) -> bool:
+    return layer.name in _HEADS or isinstance(layer, TokenScorer)
+
+
 def _is_new(layer: Any, source: dict[str, Any], path: "str | Path") -> bool:
-    """Say whether a head has to be learned anew, and why."""
+    """Say whether such a layer has to be learned anew, and why."""
     other: Any = source.get(layer.name)
     names: Any = [getattr(each, "class_names", None) for each in (layer, other)]
     if other is None:
