@@ -115,7 +115,8 @@ def read_folder(
         The files, sorted within their class.
 
     Raises:
-        DataError: there are no class folders.
+        DataError: there are no class folders, or a class that has none is nearly
+            called as another folder.
     """
     present = sorted(
         one.name
@@ -126,13 +127,14 @@ def read_folder(
         message = "no folders in it, expected one for each class"
         _fail("A15", str(folder), message, "Put the images of each class into one.")
     names = _listed(present, class_names)
+    others = sorted(set(present) - set(names))
     files = ClassFiles(names)
     for name in names:
-        if name not in present:
-            _missing(report, str(folder), name, present)
-            continue
-        _read_class(folder, name, files, report)
-    _note_ignored(folder, set(present) - set(names), report)
+        if name in present:
+            _read_class(folder, name, files, report)
+        else:
+            _refuse_typo(folder, name, others)
+    _note_ignored(folder, others, report)
     return files
 
 
@@ -161,12 +163,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(root, n) for n in sorted(names) if not n.startswith("."))
 
 
-def _note_ignored(folder: Path, classes: set[str], report: Report) -> None:
-    if classes:
-        message = f"{len(classes)} folders are not among class_names: "
-        report.add(
-            Finding("warning", "B2", str(folder), message + f"{sorted(classes)[:5]}")
-        )
+def _note_ignored(folder: Path, others: list[str], report: Report) -> None:
+    if others:
+        message = f"{len(others)} folders are not among class_names: {others[:5]}"
+        report.add(Finding("warning", "B2", str(folder), message))
     loose = [
         one.name
         for one in sorted(folder.iterdir())
@@ -328,10 +328,9 @@ def _note_twice(
 # Classes
 
 
-def _missing(report: Report, folder: str, name: str, present: list[str]) -> None:
-    near = difflib.get_close_matches(name, present, 1)
-    hint = f"Did you mean {near[0]!r}?" if near else ""
-    _error(report, "A15", folder, f"no folder {name!r}, it has {present[:20]}", hint)
+def _refuse_typo(folder: Path, name: str, others: list[str]) -> None:
+    if near := difflib.get_close_matches(name, others, 1):
+        _fail("A15", str(folder), f"no folder {name!r}", f"Did you mean {near[0]!r}?")
 
 
 def _refuse_twice(class_names: Sequence[str]) -> None:

@@ -79,7 +79,8 @@ def folders(
             table (train.csv) or, in a table, the rows whose column "split" says so.
         class_names: names of the classes in the order of the labels. By default all
             there are, sorted. Other folders are left out; other classes in a table
-            are errors. Give the training set's here for other sets.
+            are errors. Give the training set's here for other sets: in one that is not
+            shuffled a class without images is then a warning, not an error.
         images: folder in which the files of a table are looked up; by default where
             the table lies.
         file_column: name of the column of files; found by itself if it is called file,
@@ -159,7 +160,8 @@ def folders(
         columns = (file_column, label_column)
         files = read_table(source, root, row_split, class_names, columns, report)
     files = _sound(files, report, decode=on_error == "skip")
-    _note_empty(files, str(source), report)
+    is_training = class_names is None or options.shuffles
+    _note_absent(files, str(source), is_training, report)
     if validation_split is not None:
         files = _part(files, validation_split, subset, split_seed, report)
     if on_error == "raise":
@@ -243,15 +245,17 @@ def _scan(path: str) -> tuple[Finding, ...]:
     return ()
 
 
-def _note_empty(files: ClassFiles, source: str, report: Report) -> None:
+def _note_absent(
+    files: ClassFiles, source: str, is_training: bool, report: Report
+) -> None:
     present = set(files.classes)
-    root = Path(source)
-    for name in files.class_names:
-        is_missing = root.is_dir() and not (root / name).is_dir()
-        if name not in present and not is_missing:
-            message = f"class {name!r} has no images"
-            remedy = "Add some, or name the classes to keep by class_names."
+    if absent := [name for name in files.class_names if name not in present]:
+        message = f"no images of these classes: {', '.join(map(repr, absent))}"
+        remedy = "Add some, or name the classes to keep by class_names."
+        if is_training:
             report.add(Finding("error", "A15", source, message, remedy))
+        else:
+            report.add(Finding("warning", "A15", source, message))
 
 
 def _refuse_useless(files: ClassFiles, source: str) -> None:

@@ -133,9 +133,9 @@ def test_faults_of_folders(tmp_path: Path, caplog: Any) -> None:
     assert "1 left out for errors" in caplog.text
     (root / "a" / "broken.png").unlink()
     (root / "c").mkdir()
-    with pytest.raises(ValueError, match="class 'c' has no images"):
+    with pytest.raises(ValueError, match="no images of these classes: 'c'"):
         folders(root, **OPTIONS)
-    with pytest.raises(ValueError, match=r"no folder 'bb'.* Did you mean 'b'"):
+    with pytest.raises(ValueError, match=r"no folder 'bb'. Did you mean 'b'"):
         folders(root, **OPTIONS, class_names=["a", "bb"])
     with pytest.raises(ValueError, match="only one class"):
         folders(root, **OPTIONS, class_names=["a"])
@@ -149,6 +149,25 @@ def test_faults_of_folders(tmp_path: Path, caplog: Any) -> None:
     part = {"class_names": ["a", "b"], "validation_split": 0.5, "subset": "training"}
     with pytest.raises(ValueError, match="for validation, but the same picture as"):
         folders(root, **OPTIONS, **part)
+
+
+@pytest.mark.parametrize("form", ["folder", "table"])
+def test_a_test_set_may_lack_a_class(tmp_path: Path, caplog: Any, form: str) -> None:
+    source = root = classes(tmp_path / "x", {"a": 2, "d": 1})
+    (root / "b").mkdir()
+    if form == "table":
+        source = root / "t.csv"
+        source.write_text("file,label\na/0.png,a\na/1.png,a\nd/0.png,d\n")
+    names = ["a", "b", "ccc", "d"]
+    data = folders(source, **OPTIONS, class_names=names)
+    assert data.class_counts == [2, 0, 0, 1]
+    np.testing.assert_array_equal(batches(data)[0][1], [0, 0, 3])
+    assert "no images of these classes: 'b', 'ccc'" in caplog.text
+    for training in ({"shuffle": True}, {"augment": "light"}, {"first_epoch": 0}):
+        with pytest.raises(ValueError, match="no images of these classes: 'b', 'ccc'"):
+            folders(source, **OPTIONS, class_names=names, **training)
+    with pytest.raises(ValueError, match="no images are left"):
+        folders(root, **OPTIONS, class_names=["b", "ccc"])
 
 
 def test_arrays() -> None:
