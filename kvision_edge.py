@@ -229,20 +229,28 @@ class Classifier:
         self.image_size = (height, width)
         self._run = _runner(path, num_threads)
 
-    def classify(self, image: PathName | Array, top: int = 5) -> Classifications:
+    def classify(
+        self,
+        image: PathName | Array,
+        top: int = 5,
+        regions: Sequence[Sequence[float]] | Array = (),
+    ) -> Classifications:
         """Say what a photo of any size shows.
 
         Args:
             image: a path, or an RGB array (H, W, 3) or grey (H, W) of values 0..255
                 (of uint16 the high byte counts).
             top: how many classes to name; all if there are fewer.
+            regions: boxes of interest x1, y1, x2, y2 in pixels of the photo, for a
+                model that takes some: it looks closely there.
 
         Returns:
             The best classes.
 
         Raises:
             ValueError: if the image has another shape, values beyond 0..255 or in
-                0..1, or its file is damaged.
+                0..1, or its file is damaged; or regions are more than the model takes,
+                or not within the photo.
         """
         channels = self.description["num_channels"]
         # As `kvision.classify` does, which weighs colours after the photo is read.
@@ -255,10 +263,38 @@ class Classifier:
             self.description["crop_fraction"],
             self.description["interpolation"],
         )
-        scores = self._run(images=pixels[None])["scores"][0]
+        inputs = {"images": pixels[None], **self._regions(regions, (height, width))}
+        scores = self._run(**inputs)["scores"][0]
         labels = np.argsort(-scores, kind="stable")[:top].astype(np.int32)
         names = [self.class_names[label] for label in labels]
         return Classifications(names, scores[labels], labels, scores, (height, width))
+
+    def _regions(self, boxes: Any, photo_size: tuple[int, int]) -> dict[str, Array]:
+        """Take boxes to pixels of the input, filled up with zeros, as (1, R, 4)."""
+        most = self.description.get("num_regions", 0)
+        if len(boxes) > most:
+            raise ValueError(
+                f"The model takes {most or 'no'} regions. Received: {len(boxes)}"
+            )
+        if not most:
+            return {}
+        height, width = photo_size
+        whole, (top, left) = _whole_size(
+            photo_size,
+            self.image_size,
+            self.description["resize"],
+            self.description["crop_fraction"],
+        )
+        y, x = whole[0] / height, whole[1] / width
+        regions = np.zeros((1, most, 4), np.float32)
+        for row, (x1, y1, x2, y2) in zip(regions[0], boxes, strict=False):
+            if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+                raise ValueError(
+                    f"Expected regions x1 < x2, y1 < y2 within the photo of {width} x "
+                    f"{height} pixels. Received: {x1}, {y1}, {x2}, {y2}"
+                )
+            row[:] = x1 * x - left, y1 * y - top, x2 * x - left, y2 * y - top
+        return {"regions": regions}
 
 
 def prepare(
@@ -286,22 +322,8 @@ def prepare(
     after each; y first where the height shrinks by much more than the width.
     """
     height, width = image.shape[:2]
-    whole, size, first = tuple(image_size), tuple(image_size), (0, 0)
-    if resize == "crop":
-        rows, columns = (int(side / crop_fraction) for side in image_size)
-        if rows * width >= columns * height:
-            whole = rows, rows * width // height
-        else:
-            whole = columns * height // width, columns
-        top, left = (
-            round((all_ - kept) / 2)
-            for all_, kept in zip(whole, image_size, strict=True)
-        )
-        first = top, left
-    elif resize == "pad":
-        scale = min(image_size[0] / height, image_size[1] / width)
-        rows, columns = (max(1, math.floor(s * scale + 0.5)) for s in (height, width))
-        whole = size = rows, columns
+    whole, first = _whole_size((height, width), image_size, resize, crop_fraction)
+    size = whole if resize == "pad" else image_size
     shrunk = height - whole[0], width - whole[1]
     is_y_first = shrunk[0] > 0 and shrunk[0] > 2 * shrunk[1]
     for axis in (0, 1) if is_y_first else (1, 0):
@@ -312,6 +334,37 @@ def prepare(
     padded = np.zeros((*image_size, image.shape[2]), np.uint8)
     padded[: size[0], : size[1]] = image
     return padded
+
+
+def _whole_size(
+    photo_size: tuple[int, int],
+    image_size: tuple[int, int],
+    resize: str,
+    crop_fraction: float,
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Say how `prepare` resizes a photo.
+
+    Returns:
+        (height, width) of the whole photo once it is resized, and (y, x) of the pixel
+        there that is the first of the input.
+    """
+    height, width = photo_size
+    if resize == "crop":
+        rows, columns = (int(side / crop_fraction) for side in image_size)
+        if rows * width >= columns * height:
+            whole = rows, rows * width // height
+        else:
+            whole = columns * height // width, columns
+        top, left = (
+            round((all_ - kept) / 2)
+            for all_, kept in zip(whole, image_size, strict=True)
+        )
+        return whole, (top, left)
+    if resize == "pad":
+        scale = min(image_size[0] / height, image_size[1] / width)
+        rows, columns = (max(1, math.floor(s * scale + 0.5)) for s in (height, width))
+        return (rows, columns), (0, 0)
+    return image_size, (0, 0)
 
 
 def fit(

@@ -8,7 +8,7 @@ heads, of a classifier the products with weights.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ __all__ = ["classifier_plan", "detector_plan", "int8_activations"]
 
 Array = np.ndarray
 Model = Any
-Run = Callable[[bytes, Array], Iterator[list[Array]]]
+Run = Callable[..., Iterator[list[Array]]]
 # Scope (the layer and the parts of the name within) and kind of an operator -> 8 bits?
 Plan = Callable[[list[str], str], bool]
 
@@ -84,15 +84,15 @@ def classifier_plan(scope: list[str], kind: str) -> bool:
 
 
 def int8_activations(
-    content: bytes, images: Array, run: Run, plan: Plan = detector_plan
+    content: bytes, inputs: Mapping[str, Array], run: Run, plan: Plan = detector_plan
 ) -> bytes:
     """Quantise weights and activations of some operators to 8 bits.
 
     Args:
         content: a float32 TFLite file.
-        images: (N, H, W, C) uint8 array, images like those the model will see: the
-            ranges of all activations are taken from them.
-        run: function of a TFLite file and images that yields, image by image, the
+        inputs: "images" (N, H, W, C) uint8, images like those the model will see, and
+            what else the file takes: the ranges of all activations are taken from them.
+        run: function of a TFLite file and such inputs that yields, image by image, the
             values of all outputs of the file's graph in their order.
         plan: which operators.
 
@@ -112,7 +112,7 @@ def int8_activations(
         for position, operator in enumerate(graph.operators)
         if _is_quantized(model, operator, plan)
     }
-    ranges = _ranges(model, chosen, images, run)
+    ranges = _ranges(model, chosen, inputs, run)
     _set_ranges(model, ranges)
     others = [op for i, op in enumerate(graph.operators) if i not in chosen]
     kinds = {operator_name(model, graph.operators[i]) for i in chosen}
@@ -144,7 +144,7 @@ def _is_quantized(model: Model, operator: Any, plan: Plan) -> bool:
 
 
 def _ranges(
-    model: Model, chosen: set[int], images: Array, run: Run
+    model: Model, chosen: set[int], inputs: Mapping[str, Array], run: Run
 ) -> dict[int, tuple[float, float]]:
     """Measure the least and largest value of what goes in and out of the chosen."""
     from tensorflow.lite.python import schema_py_generated as schema
@@ -166,7 +166,7 @@ def _ranges(
     order, watched = [int(i) for i in graph.outputs], write(model)
     graph.outputs = outputs
     ranges = dict.fromkeys(indices, (np.inf, -np.inf))
-    for values in run(watched, images):
+    for values in run(watched, **inputs):
         for index, value in zip(order, values, strict=True):
             if index in ranges:
                 low, high = ranges[index]
@@ -174,8 +174,8 @@ def _ranges(
     flat = [_name(graph, i) for i, (low, high) in ranges.items() if not low < high]
     if flat:
         raise ValueError(
-            f"{len(flat)} activations never change over the {len(images)} calibration "
-            f"images, first {flat[0]}: are the images blank?"
+            f"{len(flat)} activations never change over the {len(inputs['images'])} "
+            f"calibration images, first {flat[0]}: are the images blank?"
         )
     return ranges
 

@@ -8,12 +8,13 @@ import tensorflow as tf
 
 from kvision.export.activation_quantization import classifier_plan
 from kvision.export.classifier import Classifier
+from kvision.export.decisions import is_decided
 from kvision.export.description import describe
 from kvision.export.logits import LogitsDifference, compare_logits
 from kvision.export.parity import Run, in_batches
 from kvision.export.precision import image_batches
 from kvision.export.preprocessing import decode, grey, prepared
-from kvision.export.samples import comparison_images, fitted
+from kvision.export.samples import comparison_images, fitted, generated_regions
 from kvision.export.twin import in_float32
 
 __all__ = ["ClassificationTask"]
@@ -56,6 +57,21 @@ class ClassificationTask:
         outputs = {"logits": model.output, "scores": scores(model.output)}
         return keras.Model(model.input, outputs, name=model.name)
 
+    def inputs(self, images: Array) -> dict[str, Array]:
+        """Return what the model takes, by name: images, and boxes where it wants some.
+
+        Args:
+            images: (N, H, W, C) uint8 array.
+
+        Returns:
+            Arrays of N rows; the boxes are generated.
+        """
+        model = self.model
+        if not model.num_regions:
+            return {"images": images}
+        regions = generated_regions(len(images), model.num_regions, model.image_size)
+        return {"images": images, "regions": regions}
+
     def outputs_of_files(self, contents: Tensor) -> Outputs:
         """Classify image files (B,)."""
         model = self.model
@@ -85,10 +101,12 @@ class ClassificationTask:
         """
         # Shares need more images than equality does.
         number = 16 if kind == "float32" else 200
-        pixels = fitted(self.model, comparison_images(self.model, images, number))
-        expected = in_batches(reference, pixels)
+        photos = comparison_images(self.model, images, number)
+        inputs = self.inputs(fitted(self.model, photos))
+        decided = is_decided(self.model, inputs)
+        expected = in_batches(reference, inputs)
         return tuple(
-            _difference(form, expected, in_batches(run, pixels), kind, images)
+            _difference(form, expected, in_batches(run, inputs), decided, kind, images)
             for form, run in forms.items()
         )
 
@@ -108,8 +126,11 @@ class ClassificationTask:
         """
         photos = comparison_images(self.model, images)
         files = np.array([tf.io.encode_png(photo).numpy() for photo in photos], object)
-        expected = in_batches(reference, fitted(self.model, photos))
-        return _difference(form, expected, in_batches(run, files), "float32", images)
+        inputs = self.inputs(fitted(self.model, photos))
+        expected = in_batches(reference, inputs)
+        found = in_batches(run, {"encoded_images": files})
+        decided = is_decided(self.model, inputs)
+        return _difference(form, expected, found, decided, "float32", images)
 
     def measured(
         self,
@@ -137,8 +158,10 @@ class ClassificationTask:
         if data is None:
             return self.compared({kind: run}, reference, images, kind)[0]
         pixels, labels = _labelled(data, num_images)
-        expected, found = (in_batches(each, pixels) for each in (reference, run))
-        return _difference(kind, expected, found, kind, data, labels)
+        inputs = self.inputs(pixels)
+        decided = is_decided(self.model, inputs)
+        expected, found = (in_batches(each, inputs) for each in (reference, run))
+        return _difference(kind, expected, found, decided, kind, data, labels)
 
     @staticmethod
     def has_targets(data: Any) -> bool:
@@ -155,6 +178,7 @@ def _difference(
     form: str,
     expected: Outputs,
     found: Outputs,
+    decided: Array,
     kind: str,
     given: Any,
     labels: Array | None = None,
@@ -164,6 +188,8 @@ def _difference(
         form,
         expected,
         found,
+        # Files of fewer bits are judged by shares: a patch that turns is part of it.
+        decided=decided if is_exact else None,
         tolerance=1e-4 if is_exact else None,
         # On generated pictures a classifier of photos may be undecided.
         is_judged=not is_exact and given is not None,

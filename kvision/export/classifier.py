@@ -33,7 +33,8 @@ class Classifier:
     Args:
         model: a Functional `keras.Model` of images (B, H, W, C) in 0..255 to logits
             (B, K) with the layers "preprocessing" (`kvision.layers.ImagePreprocessing`)
-            and "head" (`kvision.layers.ClassificationHead`).
+            and "head" (`kvision.layers.ClassificationHead`). Its input may be a dict of
+            "images" and "regions" (B, num_regions, 4).
 
     Attributes:
         model: the model.
@@ -41,6 +42,7 @@ class Classifier:
         class_names: K names; "0", "1", ... where the model has none.
         image_size: (height, width) of its input in pixels.
         num_channels: of its input.
+        num_regions: how many boxes of interest it takes with an image; 0 for none.
         resize: "crop", "stretch" or "pad".
         crop_fraction: share of the shorter side that "crop" keeps.
         interpolation: "bicubic" or "bilinear".
@@ -50,7 +52,7 @@ class Classifier:
     """
 
     def __init__(self, model: Any) -> None:
-        shape, classes = _shapes(model)
+        shape, num_regions, classes = _shapes(model)
         rule = model.get_layer("preprocessing")
         names = getattr(model.get_layer("head"), "class_names", None)
         self.model = model
@@ -58,6 +60,7 @@ class Classifier:
         self.class_names = list(names or map(str, range(classes)))
         self.image_size: tuple[int, int] = (shape[1], shape[2])
         self.num_channels: int = shape[3]
+        self.num_regions = num_regions
         self.resize: Literal["crop", "stretch", "pad"] = rule.resize
         self.crop_fraction = float(rule.crop_fraction)
         self.interpolation: Literal["bicubic", "bilinear"] = rule.interpolation
@@ -67,11 +70,15 @@ class Classifier:
         """All variables of the model."""
         return list(self.model.variables)
 
-    def __call__(self, images: Tensor, training: bool = False) -> dict[str, Tensor]:
+    def __call__(
+        self, images: Tensor, regions: Tensor | None = None, training: bool = False
+    ) -> dict[str, Tensor]:
         """Classify images (B, H, W, C) in 0..255.
 
         Args:
             images: the images, of the input's size.
+            regions: (B, num_regions, 4) boxes in its pixels, rows of zeros as padding;
+                None for no boxes.
             training: whether to drop; False.
 
         Returns:
@@ -79,27 +86,48 @@ class Classifier:
         """
         from keras import ops
 
-        logits = ops.cast(self.model(images, training=training), "float32")
+        inputs = self.inputs(images, regions)
+        logits = ops.cast(self.model(inputs, training=training), "float32")
         return {"logits": logits, "scores": ops.softmax(logits)}
 
-    def logits(self, images: Array) -> Array:
+    def logits(self, images: Array, regions: Array | None = None) -> Array:
         """Run a batch as `predict_on_batch` does.
 
         Args:
             images: (B, H, W, C) array in 0..255.
+            regions: as of `__call__`.
 
         Returns:
             (B, K) float32 array.
         """
-        return np.asarray(self.model.predict_on_batch(images), np.float32)
+        inputs = self.inputs(images, regions)
+        return np.asarray(self.model.predict_on_batch(inputs), np.float32)
+
+    def inputs(self, images: Tensor, regions: Tensor | None = None) -> Any:
+        """Put together what the model takes.
+
+        Args:
+            images: (B, H, W, C) in 0..255.
+            regions: as of `__call__`.
+
+        Returns:
+            The images, or a dict of images and regions.
+        """
+        if not self.num_regions:
+            return images
+        if regions is None:
+            from keras import ops
+
+            regions = ops.zeros((ops.shape(images)[0], self.num_regions, 4))
+        return {"images": images, "regions": regions}
 
 
 def _layer_names(model: Any) -> set[str]:
     return {layer.name for layer in getattr(model, "layers", ())}
 
 
-def _shapes(model: Any) -> tuple[tuple[int, ...], int]:
-    """Return the shape of the input and the number of classes, or say what is wrong."""
+def _shapes(model: Any) -> tuple[tuple[int, ...], int, int]:
+    """Return the shape of the images and the numbers of regions and of classes."""
     missing = {"preprocessing", "head"} - _layer_names(model)
     if missing:
         raise ValueError(
@@ -108,7 +136,11 @@ def _shapes(model: Any) -> tuple[tuple[int, ...], int]:
             "(kvision.layers.ClassificationHead). Received a "
             f"{type(model).__name__} without {' and '.join(sorted(missing))}"
         )
-    shape, output = getattr(model.input, "shape", ()), model.output
+    entry, output = model.input, model.output
+    num_regions = 0
+    if isinstance(entry, dict) and set(entry) == {"images", "regions"}:
+        num_regions, entry = entry["regions"].shape[1], entry["images"]
+    shape = getattr(entry, "shape", ())
     if len(getattr(output, "shape", ())) != 2:
         raise ValueError(
             f"Expected a classifier with one output (B, K). {model.name} gives "
@@ -119,4 +151,4 @@ def _shapes(model: Any) -> tuple[tuple[int, ...], int]:
             "Expected a classifier of images (B, H, W, C) of one size. Received: "
             f"input {model.input}"
         )
-    return tuple(shape), int(output.shape[1])
+    return tuple(shape), num_regions, int(output.shape[1])

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from kvision.export.entries import entries
 from kvision.ops.tracing import tflite_tracing
 
 __all__ = ["convert", "convert_function", "quiet"]
@@ -27,20 +28,18 @@ def convert(model: Any) -> bytes:
     Raises:
         ValueError: an op has no TFLite form; the message names it and its layer.
     """
-    import tensorflow as tf
-
-    entry = tf.TensorSpec(
-        (1, *model.image_size, model.num_channels), tf.uint8, name="images"
+    return convert_function(
+        lambda *inputs: dict(model(*inputs, training=False)),
+        *entries(model, batch_size=1).values(),
     )
-    return convert_function(lambda images: dict(model(images, training=False)), entry)
 
 
-def convert_function(function: Any, entry: Any) -> bytes:
-    """Convert a function of one tensor to a float32 TFLite file with one signature.
+def convert_function(function: Any, *specs: Any) -> bytes:
+    """Convert a function of tensors to a float32 TFLite file with one signature.
 
     Args:
-        function: tensor -> dict of tensors.
-        entry: `tf.TensorSpec` of the tensor, with a name.
+        function: tensors -> dict of tensors.
+        *specs: `tf.TensorSpec` of each tensor, with a name.
 
     Returns:
         The file.
@@ -52,7 +51,7 @@ def convert_function(function: Any, entry: Any) -> bytes:
     from tensorflow.python.framework import convert_to_constants
 
     with tflite_tracing():
-        traced = tf.function(function, input_signature=[entry]).get_concrete_function()
+        traced = tf.function(function, input_signature=specs).get_concrete_function()
     # Variables as constants: the converter would keep Keras' as TFLite variables.
     frozen = convert_to_constants.convert_variables_to_constants_v2(
         traced, lower_control_flow=False
@@ -60,9 +59,11 @@ def convert_function(function: Any, entry: Any) -> bytes:
     names = sorted(traced.structured_outputs)
     module = tf.Module()
     module.serve = tf.function(
-        lambda **inputs: dict(zip(names, frozen(*inputs.values()), strict=True))
+        lambda **inputs: dict(
+            zip(names, frozen(*(inputs[each.name] for each in specs)), strict=True)
+        )
     )
-    signature = module.serve.get_concrete_function(**{entry.name: entry})
+    signature = module.serve.get_concrete_function(**{s.name: s for s in specs})
     with tempfile.TemporaryDirectory() as folder, quiet():
         tf.saved_model.save(module, folder, signature, _without_gradients())
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)

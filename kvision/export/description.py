@@ -7,6 +7,8 @@ from kvision.ops.tracing import require_tensorflow
 
 __all__ = ["describe"]
 
+_REGIONS = "x1, y1, x2, y2 in pixels of the input; rows of zeros are padding"
+
 
 def describe(model: Any) -> dict[str, Any]:
     """Collect what a program needs to use a model without kvision.
@@ -44,11 +46,14 @@ def describe(model: Any) -> dict[str, Any]:
 
 
 def _of_classifier(model: Classifier) -> dict[str, Any]:
-    return {
+    found = {
         "crop_fraction": model.crop_fraction,
         "interpolation": model.interpolation,
         "logits": "one for each class; scores are their softmax",
     }
+    if model.num_regions:
+        found |= {"num_regions": model.num_regions, "regions": _REGIONS}
+    return found
 
 
 def _of_detector(model: Any) -> dict[str, Any]:

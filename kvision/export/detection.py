@@ -64,10 +64,10 @@ class DetectionTask:
         Returns:
             A difference for each form.
         """
-        pixels = fitted(self.model, comparison_images(self.model, images))
-        expected = in_batches(reference, pixels)
+        inputs = self.inputs(fitted(self.model, comparison_images(self.model, images)))
+        expected = in_batches(reference, inputs)
         return tuple(
-            self._difference(form, expected, in_batches(run, pixels), kind)
+            self._difference(form, expected, in_batches(run, inputs), kind)
             for form, run in forms.items()
         )
 
@@ -87,9 +87,10 @@ class DetectionTask:
         """
         photos = comparison_images(self.model, images)
         files = np.array([tf.io.encode_png(photo).numpy() for photo in photos], object)
-        expected = in_batches(reference, fitted(self.model, photos))
+        expected = in_batches(reference, self.inputs(fitted(self.model, photos)))
         expected = _in_photos(self.model, expected, photos)
-        return self._difference(form, expected, in_batches(run, files), "float32")
+        found = in_batches(run, {"encoded_images": files})
+        return self._difference(form, expected, found, "float32")
 
     def measured(
         self,
@@ -136,6 +137,11 @@ class DetectionTask:
             and isinstance(spec[1], dict)
             and "gt_boxes" in spec[1]
         )
+
+    @staticmethod
+    def inputs(images: Array) -> dict[str, Array]:
+        """Return what the model takes, by name: images alone."""
+        return {"images": images}
 
     def _difference(
         self, form: str, expected: Outputs, outputs: Outputs, kind: str

@@ -22,6 +22,8 @@ class LogitsDifference:
     Attributes:
         form: what was run: a signature, or a kind of file.
         num_images: images compared.
+        num_left_out: images not compared, as rounding decides which patches the model
+            keeps of them.
         num_kept: images whose top class is the same.
         largest: largest difference of two logits.
         relative: that, as a share of the model's largest logit.
@@ -46,6 +48,7 @@ class LogitsDifference:
     is_judged: bool = False
     accuracy: tuple[float, float] | None = None
     max_accuracy_lost: float | None = None
+    num_left_out: int = 0
 
     COLUMNS: ClassVar = ("top class kept", "logits", "relative", "correlation")
     CAPTION: ClassVar = "largest difference of two logits"
@@ -60,6 +63,8 @@ class LogitsDifference:
         """A text for each of `COLUMNS`."""
         correlation = "" if self.correlation is None else f"{self.correlation:.6f}"
         kept = f"{self.num_kept} of {self.num_images}"
+        if self.num_left_out:
+            kept += f", {self.num_left_out} left out"
         return [kept, f"{self.largest:.1g}", f"{self.relative:.1g}", correlation]
 
     @property
@@ -71,6 +76,11 @@ class LogitsDifference:
             found.append(
                 f"{self.form}: accuracy {100 * model:.2f} to {100 * form:.2f} "
                 f"({100 * (form - model):+.2f} points)"
+            )
+        if self.num_left_out:
+            found.append(
+                f"{self.form}: {self.num_left_out} images left out: which patches are "
+                "kept of them is a matter of rounding"
             )
         if not self.is_conclusive:
             found.append(
@@ -133,6 +143,7 @@ def compare_logits(
     reference: Mapping[str, Array],
     candidate: Mapping[str, Array],
     *,
+    decided: Array | None = None,
     tolerance: float | None = 1e-4,
     is_judged: bool = False,
     labels: Array | None = None,
@@ -144,6 +155,7 @@ def compare_logits(
         form: name of the candidate.
         reference: the model's outputs, `logits` (N, K) among them.
         candidate: outputs of the exported form, alike.
+        decided: (N,) bool array, the images to compare, one at least; None for all.
         tolerance: largest allowed difference, as a share of the model's largest logit.
         is_judged: see `LogitsDifference`.
         labels: (N,) integers, for the accuracy.
@@ -152,9 +164,13 @@ def compare_logits(
     Returns:
         The difference.
     """
+    total = len(reference["logits"])
+    chosen = np.ones(total, bool) if decided is None else decided
     expected, found = (
-        np.asarray(side["logits"], np.float64) for side in (reference, candidate)
+        np.asarray(side["logits"], np.float64)[chosen]
+        for side in (reference, candidate)
     )
+    labels = None if labels is None else labels[chosen]
     largest = float(np.abs(expected - found).max())
     scale = float(np.abs(expected).max())
     tops = expected.argmax(axis=1), found.argmax(axis=1)
@@ -172,6 +188,7 @@ def compare_logits(
         is_judged=is_judged,
         accuracy=accuracy,
         max_accuracy_lost=max_accuracy_lost,
+        num_left_out=total - len(expected),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from kvision.export.classification import ClassificationTask
 from kvision.export.conversion import quiet
+from kvision.export.entries import entries
 from kvision.export.files import write_file
 from kvision.export.flatbuffer import DESCRIPTION
 from kvision.export.limits import check_size
@@ -35,8 +36,10 @@ def onnx(
     """Write a classifier as an ONNX file and compare it with the model.
 
     The file takes `images` (B, H, W, C) uint8 of the model's input size, any B, and
-    gives `logits` and `scores` (B, K) float32. Class names and the way photos are
-    resized are in its metadata under "kvision.json".
+    gives `logits` and `scores` (B, K) float32. A model that takes boxes of interest has
+    the second input `regions` (B, num_regions, 4) float32 in pixels of the input, zeros
+    as padding. Class names and the way photos are resized are in the file's metadata
+    under "kvision.json".
 
     Args:
         model: a classifier of `kvision.models`. Under a half-precision policy its
@@ -76,22 +79,23 @@ def onnx(
     return parity
 
 
-def onnx_runner(content: bytes) -> Callable[[Any], dict[str, Array]]:
+def onnx_runner(content: bytes) -> Callable[..., dict[str, Array]]:
     """Load an ONNX file.
 
     Args:
         content: the file.
 
     Returns:
-        Function from images (B, H, W, C) uint8 to the dict of outputs.
+        Function from inputs by name to the dict of outputs.
     """
     from onnxruntime import InferenceSession
 
     session = InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def run(images: Any) -> dict[str, Array]:
-        values = session.run(names, {"images": np.asarray(images)})
+    def run(**inputs: Any) -> dict[str, Array]:
+        arrays = {name: np.asarray(values) for name, values in inputs.items()}
+        values = session.run(names, arrays)
         return dict(zip(names, values, strict=True))
 
     return run
@@ -108,11 +112,7 @@ def _require_extra() -> None:
 
 
 def _convert(task: ClassificationTask) -> bytes:
-    import tensorflow as tf
-
-    model = task.model
-    shape = (None, *model.image_size, model.num_channels)
-    entry = tf.TensorSpec(shape, tf.uint8, name="images")
+    entry = task.model.inputs(**entries(task.model))
     _know_erfc()
     logger = logging.getLogger("tf2onnx")
     level = logger.level

@@ -15,7 +15,7 @@ __all__ = ["Parity", "ParityError", "check", "in_batches", "runner"]
 
 Array = np.ndarray
 Outputs = dict[str, Array]
-Run = Callable[[Array], Mapping[str, Array]]
+Run = Callable[..., Mapping[str, Array]]  # of inputs by name, images the first
 
 
 @dataclass(frozen=True)
@@ -118,29 +118,31 @@ def runner(model: Any) -> Run:
         model: a detector, or a `Classifier`.
 
     Returns:
-        Function from images (B, H, W, C) to a dict of tensors.
+        Function from images (B, H, W, C), and regions by name, to a dict of tensors.
     """
     # Not `predict`: of an uncompiled model it would be XLA's numbers.
-    return tf.function(lambda images: model(images, training=False))
+    return tf.function(
+        lambda images, **regions: model(images, **regions, training=False)
+    )
 
 
-def in_batches(run: Run, images: Array, batch_size: int = 4) -> Outputs:
+def in_batches(run: Run, inputs: Mapping[str, Array], batch_size: int = 4) -> Outputs:
     """Run a function over images, a few at a time.
 
     Args:
-        run: images (B, ...) -> dict of arrays or tensors with B rows.
-        images: (N, ...) array.
+        run: inputs by name, B rows each -> dict of arrays or tensors with B rows.
+        inputs: name -> (N, ...) array.
         batch_size: images a time; the last batch is filled up, so that `run` sees one
             shape only.
 
     Returns:
         The dict with N rows, as arrays.
     """
-    batch_size = min(batch_size, len(images))
+    total = min(map(len, inputs.values()))
+    batch_size = min(batch_size, total)
     parts = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        filling = np.repeat(batch[:1], batch_size - len(batch), axis=0)
-        outputs = run(tf.constant(np.concatenate([batch, filling])))
-        parts.append({k: np.asarray(v)[: len(batch)] for k, v in outputs.items()})
+    for start in range(0, total, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), total - 1)
+        outputs = run(**{k: tf.constant(v[rows]) for k, v in inputs.items()})
+        parts.append({k: np.asarray(v)[: total - start] for k, v in outputs.items()})
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

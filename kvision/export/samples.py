@@ -10,7 +10,7 @@ import tensorflow as tf
 from kvision.export.precision import image_batches
 from kvision.export.preprocessing import decode, prepared
 
-__all__ = ["calibration_images", "comparison_images", "fitted"]
+__all__ = ["calibration_images", "comparison_images", "fitted", "generated_regions"]
 
 Array = np.ndarray
 
@@ -101,6 +101,27 @@ def generated_images(model: Any) -> list[Array]:
         size = (int(height * stretch[0]), int(width * stretch[1]))
         images.append(_picture(rng, size, model.num_channels))
     return images
+
+
+def generated_regions(
+    number: int, num_regions: int, image_size: tuple[int, int]
+) -> Array:
+    """Draw boxes of interest, in each image another number of them.
+
+    Args:
+        number: of images.
+        num_regions: rows of each image.
+        image_size: (height, width) of the images in pixels.
+
+    Returns:
+        (number, num_regions, 4) float32 array, rows of zeros as padding.
+    """
+    rng = np.random.default_rng(0)
+    height, width = image_size
+    corners = np.sort(rng.uniform(0, 1, (number, num_regions, 2, 2)), axis=2)
+    boxes = (corners * [width, height]).reshape(number, num_regions, 4)
+    is_box = np.arange(num_regions) <= rng.integers(0, num_regions, (number, 1))
+    return np.where(is_box[..., None], boxes, 0).astype(np.float32)
 
 
 def _picture(rng: np.random.Generator, size: tuple[int, int], channels: int) -> Array:

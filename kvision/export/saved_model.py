@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from kvision.export.entries import entries
 from kvision.export.files import new_folder
 from kvision.export.flatbuffer import DESCRIPTION, LABELS
 from kvision.export.parity import Parity, check, runner
@@ -36,14 +37,15 @@ def saved_model(
     - `serving_default`: `images` (B, H, W, C) uint8 of the model's input size, any B
       from 1 on, to a dict. Of a detector: boxes in pixels of the input, masks
       (B, M, 28, 28) as grids over them. Of a classifier: `logits` and `scores` (their
-      softmax), (B, K).
+      softmax), (B, K); a classifier that takes boxes of interest has the second input
+      `regions` (B, num_regions, 4), in pixels of the input, zeros as padding.
     - `serving_xla`: the same, compiled by XLA at the first call with each B.
     - `encoded_images`: `encoded_images` (B,) bytes of JPEG or PNG files of any size,
       turned upright by their EXIF orientation and resized as the model wants them, to
       the same dict. Of a detector in pixels of each photo, boxes cut to it;
       `mask_boxes` (B, M, 4) are the boxes before they were cut, over which the masks
       lie; `image_sizes` (B, 2) int32 the height and width of each photo. It is there
-      for models of 1, 3 or 4 channels.
+      for models of 1, 3 or 4 channels that take nothing but images.
 
     The assets `labels.txt` and `kvision.json` hold class names and preprocessing.
 
@@ -113,37 +115,38 @@ def _assets(folder: Path, description: dict[str, Any]) -> list[Any]:
 
 def _signatures(task: Task) -> dict[str, Any]:
     model = task.model
-    pixels = tf.TensorSpec(
-        (None, *model.image_size, model.num_channels), tf.uint8, name="images"
-    )
+    specs = entries(model)
     contents = tf.TensorSpec((None,), tf.string, name="encoded_images")
 
-    def outputs(images: Tensor) -> Outputs:
-        return dict(model(images, training=False))
+    def outputs(images: Tensor, **regions: Tensor) -> Outputs:
+        return dict(model(images, **regions, training=False))
 
     compiled = tf.function(outputs, jit_compile=True)
 
-    @tf.function(input_signature=[pixels])
-    def serving_default(images: Tensor) -> Outputs:
-        return outputs(not_empty(images, _EMPTY))
+    @tf.function
+    def serving_default(images: Tensor, **regions: Tensor) -> Outputs:
+        return outputs(not_empty(images, _EMPTY), **regions)
 
-    @tf.function(input_signature=[pixels])
-    def serving_xla(images: Tensor) -> Outputs:
-        return compiled(not_empty(images, _EMPTY))
+    @tf.function
+    def serving_xla(images: Tensor, **regions: Tensor) -> Outputs:
+        return compiled(not_empty(images, _EMPTY), **regions)
 
     @tf.function(input_signature=[contents])
     def encoded_images(encoded_images: Tensor) -> Outputs:
         return task.outputs_of_files(not_empty(encoded_images, _EMPTY))
 
-    signatures = {"serving_default": serving_default, "serving_xla": serving_xla}
-    if _has_files(model):
+    signatures = {
+        "serving_default": serving_default.get_concrete_function(**specs),
+        "serving_xla": serving_xla.get_concrete_function(**specs),
+    }
+    if _takes_files(model):
         signatures["encoded_images"] = encoded_images
     return signatures
 
 
-def _has_files(model: Any) -> bool:
-    """Tell whether image files have as many channels as the model takes."""
-    return model.num_channels in (1, 3, 4)
+def _takes_files(model: Any) -> bool:
+    """Tell whether image files alone, of so many channels, are what a model takes."""
+    return model.num_channels in (1, 3, 4) and not getattr(model, "num_regions", 0)
 
 
 def _compare(task: Task, path: Path, folder: Path, images: Any) -> Parity:
@@ -151,7 +154,7 @@ def _compare(task: Task, path: Path, folder: Path, images: Any) -> Parity:
     reference = runner(task.model)
     forms = {form: signatures[form] for form in ("serving_default", "serving_xla")}
     differences: Any = task.compared(forms, reference, images, "float32")
-    if _has_files(task.model):
+    if _takes_files(task.model):
         form = "encoded_images"
         files = task.compared_in_files(form, signatures[form], reference, images)
         differences = (*differences, files)

@@ -39,7 +39,9 @@ def tflite(
 
     The file takes one image (1, H, W, C) uint8 of the model's input size and gives the
     model's dict of outputs. All its ops are builtin, so the standard runtime
-    (LiteRT, `ai-edge-litert`) runs it. Class names and the way photos are resized are
+    (LiteRT, `ai-edge-litert`) runs it. A classifier that takes boxes of interest has a
+    second input, `regions` (1, num_regions, 4) float32 in pixels of the input, zeros as
+    padding. Class names and the way photos are resized are
     stored in it; `kvision_edge.py` reads them.
 
     Args:
@@ -112,5 +114,5 @@ def _quantized(
         return content
     with quiet():
         return int8_activations(
-            content, calibrating, interpreter.all_outputs, task.plan
+            content, task.inputs(calibrating), interpreter.all_outputs, task.plan
         )

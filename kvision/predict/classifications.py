@@ -4,8 +4,8 @@
 (its layer "preprocessing") and returns `Classifications`.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ from PIL import Image
 
 from kvision.evaluation.classification import probabilities
 from kvision.export.classifier import Classifier
+from kvision.predict.regions import input_regions
 from kvision.predict.sources import (
     Prepared,
     Source,
@@ -128,6 +129,7 @@ def classify(
     stream: Literal[False] = ...,
     batch_size: int = ...,
     on_error: Literal["raise", "skip"] = ...,
+    regions: Iterable[Any] | None = ...,
 ) -> list[Classifications]: ...
 
 
@@ -140,6 +142,7 @@ def classify(
     stream: Literal[True],
     batch_size: int = ...,
     on_error: Literal["raise", "skip"] = ...,
+    regions: Iterable[Any] | None = ...,
 ) -> Iterator[Classifications]: ...
 
 
@@ -150,6 +153,7 @@ def classify(
     stream: bool = False,
     batch_size: int = 16,
     on_error: Literal["raise", "skip"] = "raise",
+    regions: Iterable[Any] | None = None,
 ) -> list[Classifications] | Iterator[Classifications]:
     """Say what photos of any size and number show.
 
@@ -165,6 +169,10 @@ def classify(
         batch_size: images that go through the model at once.
         on_error: what to do about a file that cannot be decoded: "raise" an error that
             names it, or "skip" it and log how many were skipped.
+        regions: for a model that takes boxes of interest (`mixed_resolution_vit` with
+            scorer="given"): for each image, in their order, an array (n, 4) of x1, y1,
+            x2, y2 in pixels of that image, n from 0 to the model's number of regions.
+            None leaves the choice to the detail in the images.
 
     Returns:
         One `Classifications` per image in the order of the images; folders and globs
@@ -172,23 +180,58 @@ def classify(
 
     Raises:
         ValueError: an image cannot be read or is not what was expected, the model is no
-            classifier, or its logits are not finite.
+            classifier, or its logits are not finite; or regions do not fit the model,
+            their image or the number of images.
     """
     if top < 1:
         raise ValueError(f"top must be 1 or more. Received: {top}")
     check_settings(batch_size, on_error)
-    found = _classify(Classifier(model), images, top, batch_size, on_error)
+    classifier = Classifier(model)
+    if regions is not None and not classifier.num_regions:
+        raise ValueError(
+            f"{classifier.name} takes no regions; a mixed_resolution_vit with "
+            'scorer="given" does'
+        )
+    found = _classify(classifier, images, top, batch_size, on_error, regions)
     return found if stream else list(found)
 
 
 def _classify(
-    classifier: Classifier, images: Any, top: int, batch_size: int, on_error: str
+    classifier: Classifier,
+    images: Any,
+    top: int,
+    batch_size: int,
+    on_error: str,
+    regions: Iterable[Any] | None,
 ) -> Iterator[Classifications]:
-    prepare = functools.partial(prepare_photo, classifier)
+    boxes = itertools.repeat(()) if regions is None else iter(regions)
+
+    def prepare(source: Source) -> Prepared:
+        # Taken first, so that an image that is skipped does not shift the others.
+        regions = next(boxes, None)
+        return prepare_photo(classifier, source)._replace(regions=regions)
+
     for photos, pixels in prepared_batches(images, prepare, batch_size, on_error):
-        logits = classifier.logits(pixels)[: len(photos)]
-        for photo, row in zip(photos, logits, strict=True):
+        logits = classifier.logits(pixels, _regions(classifier, photos, len(pixels)))
+        for photo, row in zip(photos, logits[: len(photos)], strict=True):
             yield _from_logits(row, classifier.class_names, top, photo)
+    if regions is not None and next(boxes, None) is not None:
+        raise ValueError("regions has more entries than there are images")
+
+
+def _regions(classifier: Classifier, photos: list[Prepared], rows: int) -> Array | None:
+    """Put the boxes of a batch together, (rows, num_regions, 4)."""
+    if not classifier.num_regions:
+        return None
+    regions = np.zeros((rows, classifier.num_regions, 4), np.float32)
+    for row, photo in zip(regions, photos, strict=False):
+        if photo.regions is None:
+            raise ValueError(
+                "regions has no entry for an image: fewer than images, or one "
+                "is None. An image without boxes has an empty list"
+            )
+        row[:] = input_regions(classifier, photo.regions, photo.size)
+    return regions
 
 
 def _from_logits(

@@ -118,10 +118,16 @@ def explain(
         The explanation.
 
     Raises:
-        ValueError: the image cannot be read, the model has no such block or head, or it
-            is no classifier with transformer blocks.
+        ValueError: the image cannot be read, the model has no such block or head, it is
+            no classifier with transformer blocks, or it takes regions.
     """
     classifier = Classifier(model)
+    if classifier.num_regions:
+        raise ValueError(
+            f"{classifier.name} takes regions, and what it looked at depends on them: "
+            'explain knows images alone. A model with scorer="detail" and the same '
+            "weights can be explained"
+        )
     found = classify(model, [image], top=top)[0]
     pixels = prepare_photo(classifier, image).pixels
     (attention,) = attention_maps(model, pixels, [block])

@@ -42,12 +42,15 @@ class Prepared(NamedTuple):
         size: (height, width) of the photo in pixels.
         source: path, array or Pillow image of the photo.
         scale: (y, x): pixels of the input = pixels of the photo * scale.
+        regions: boxes of interest (n, 4) in pixels of the photo; None where none were
+            given.
     """
 
     pixels: Array
     size: tuple[int, int]
     source: Source
     scale: tuple[float, float] = (1.0, 1.0)
+    regions: Any = None
 
 
 def check_settings(batch_size: int, on_error: str) -> None:

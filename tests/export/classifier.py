@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+import kvision.models
 from kvision import layers
 from kvision.models.vit import ViTSize, build_vit
 
@@ -58,4 +59,20 @@ def train(model: keras.Model, epochs: int = 8) -> keras.Model:
         metrics=["accuracy"],
     )
     model.fit(images, labels, batch_size=50, epochs=epochs, verbose=0)
+    return model
+
+
+def region_vit(num_regions: int = 3, **arguments: Any) -> keras.Model:
+    """A model of mixed resolution that is told where to look closely."""
+    keras.utils.set_random_seed(1)
+    settings: dict[str, Any] = {"image_size": (64, 96), "name": "regional"} | arguments
+    model = kvision.models.mixed_resolution_vit(
+        "Lite-2/16",
+        scorer="given",
+        num_regions=num_regions,
+        class_names=CLASS_NAMES,
+        **settings,
+    )
+    head = model.get_layer("head")
+    head.kernel.assign(np.random.default_rng(0).normal(0, 0.5, head.kernel.shape))
     return model
