@@ -45,7 +45,15 @@ FEATURES = {
 KERAS_CV = {"keras-cv": ["keras-cv>=0.9"]}
 
 # Heavy too, and without Windows wheels; only `kvision.data.tfds` needs it.
-TFDS = {"tfds": ["tensorflow-datasets>=4.9.9", "array-record>=0.7"]}
+# tensorflow-datasets 4.9.10 imports importlib-resources without asking for it (its issue
+# 11212).
+TFDS = {
+    "tfds": [
+        "tensorflow-datasets>=4.9.9",
+        "array-record>=0.7",
+        "importlib-resources>=6.0",
+    ]
+}
 
 # What working on kvision itself needs.
 DOCS = {"docs": ["pdoc>=15.0"]}

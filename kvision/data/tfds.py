@@ -46,7 +46,7 @@ def tfds(
         Dataset of (images, labels) as `kvision.data.folders` makes it.
 
     Raises:
-        ImportError: tensorflow-datasets is not installed.
+        ImportError: tensorflow-datasets or array-record is not installed.
         ValueError: the data set has no such features.
     """
     arguments = LabelledOptions(image_size=image_size, batch_size=batch_size, **options)
@@ -60,6 +60,11 @@ def tfds(
                 f"{name} has no feature {key!r}, it has {sorted(features)}. Name them "
                 "by image_key= and label_key=."
             )
+    if not hasattr(features[label_key], "names"):
+        raise ValueError(
+            f"{name}: feature {label_key!r} is no class, but {features[label_key]}. "
+            "Name one by label_key=."
+        )
     # A second view of the same records, in which images stay as they are on disk.
     skip = {image_key: library.decode.SkipDecoding()}
     records = library.data_source(name, decoders=skip, **found)
@@ -104,8 +109,10 @@ class _RecordSource:
 
 def _library() -> Any:
     try:
+        importlib.import_module("array_record")
         return importlib.import_module("tensorflow_datasets")
     except ImportError as error:
         raise ImportError(
-            "kvision.data.tfds needs tensorflow-datasets: pip install 'kvision[tfds]'"
+            "kvision.data.tfds needs tensorflow-datasets and array-record: pip install "
+            "'kvision[tfds]'"
         ) from error

@@ -1,9 +1,7 @@
 """Folders, tables and arrays of labelled images; order, resuming, errors."""
 
 import itertools
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kvision.data import MixUp, RandomResizedCrop, arrays, find_splits, folders, tfds
+from kvision.data import MixUp, RandomResizedCrop, arrays, find_splits, folders
 from kvision.data.splits import split_labelled
 
 OPTIONS: dict[str, Any] = {"image_size": (16, 16), "batch_size": 4}
@@ -204,29 +202,3 @@ def test_pneumonia(shared_data: Path) -> None:
         assert data.num_images == size
         assert data.class_names == ["0", "1"]
         assert data.element_spec[0].shape.as_list() == [None, 28, 28, 1]
-
-
-def test_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match=r"pip install 'kvision\[tfds\]'"):
-        tfds("mnist", "train", **OPTIONS)
-
-    class Records(list):
-        split = "train"
-        dataset_info = SimpleNamespace(
-            features={"image": None, "label": SimpleNamespace(names=["a", "b"])}
-        )
-
-    def data_source(name: str, **arguments: Any) -> Records:
-        assert (name, arguments["split"]) == ("mnist", "train")
-        return Records(
-            {"image": np.full((16, 16, 1), i, np.uint8), "label": i % 2}
-            for i in range(4)
-        )
-
-    decode = SimpleNamespace(SkipDecoding=object)
-    module = SimpleNamespace(data_source=data_source, decode=decode)
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
-    ((images, labels),) = batches(tfds("mnist", "train", **OPTIONS))
-    np.testing.assert_array_equal(images[:, 0, 0], np.arange(4)[:, None].repeat(3, 1))
-    np.testing.assert_array_equal(labels, [0, 1, 0, 1])
