@@ -45,8 +45,8 @@ FEATURES = {
 KERAS_CV = {"keras-cv": ["keras-cv>=0.9"]}
 
 # Heavy too, and without Windows wheels; only `kvision.data.tfds` needs it.
-# tensorflow-datasets 4.9.10 imports importlib-resources without asking for it (its issue
-# 11212).
+# tensorflow-datasets 4.9.10 imports importlib-resources and does not ask for it
+# (tensorflow/datasets, issue 11212).
 TFDS = {
     "tfds": [
         "tensorflow-datasets>=4.9.9",

@@ -34,8 +34,9 @@ class ClassifyRecipe(Recipe):
             "twins_svt".
         variant: its variant, such as "S/16"; by default the builder's.
         weights: `.keras`, `.weights.h5` or `.safetensors` file of a model of the same
-            builder to begin with. Its head is left out where the classes differ, and
-            its positions are resampled where the image size does.
+            builder to begin with, or of a "deit" for "dynamic_vit". Its head is left
+            out where the classes differ, and its positions are resampled where the
+            image size does.
         drop_path: share of samples that skip the branches of the last block; the
             builder's default where none.
         recompute: gradient checkpointing of every block: less memory, more time, the

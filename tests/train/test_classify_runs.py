@@ -16,9 +16,10 @@ from rich.console import Console
 from tensorflow.python.framework.config import disable_op_determinism
 
 from kvision import models
+from kvision.models.vit import VARIANTS, ViTSize
 from kvision.train import ClassifyRecipe, fit
 from kvision.train.checkpoints import read_newest
-from kvision.train.classify_recipe import make_transforms
+from kvision.train.classify_recipe import builder_of, make_transforms
 from kvision.train.classify_sources import find_sources, image_ids
 from kvision.train.finite import NonFiniteLossError
 from kvision.train.opening import begin
@@ -264,6 +265,38 @@ def test_a_teacher_in_a_recipe(npz: Path, tmp_path: Path, distillation: str) -> 
     keras.models.load_model(result.folder / "best.keras")
     longer, _ = run(result.folder, tmp_path, changes={"epochs": 2})
     assert longer.epochs == 2
+
+
+@pytest.mark.slow
+def test_a_dynamic_vit_learns_from_its_teacher(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kvision.train import classify
+
+    monkeypatch.setattr(classify, "builder_of", builder_of)
+    monkeypatch.setitem(VARIANTS, "tiny", ViTSize(16, 2, 2, 32))
+    teacher = str(tmp_path / "deit.keras")
+    models.deit("tiny/8", class_names=["0", "1"], image_size=(16, 16)).save(teacher)
+    chosen = recipe(
+        npz,
+        model="dynamic_vit",
+        variant="tiny/8",
+        weights=teacher,
+        teacher=teacher,
+        distillation="soft",
+        temperature=1.0,
+        distillation_weight=0.5,
+        token_weight=0.5,
+        arguments={"prune_at": [1]},
+        epochs=1,
+    )
+    result, _ = run(chosen, tmp_path)
+    started = begin(chosen, tmp_path, "again").model
+    assert started.get_layer("distillation").token_weight == 0.5
+    saved = keras.models.load_model(result.folder / "best.keras")
+    assert "distillation" not in [layer.name for layer in saved.layers]
+    images = np.load(npz)["val_images"][..., None].repeat(3, -1)
+    np.testing.assert_allclose(saved(images), result.model(images), atol=1e-5)
 
 
 def test_transforms_stand_in_the_order_that_the_data_wants() -> None:
