@@ -30,6 +30,7 @@ def transformers() -> dict[str, keras.Model]:
         "vit": models.vit("tiny/8", **SETTINGS),
         "deit_distilled": models.deit("tiny/8", distilled=True, **SETTINGS),
         "deit3": models.deit3("tiny/8", **SETTINGS),
+        "conv_vit": models.conv_vit("tiny/8", **SETTINGS),
         "twins_svt": build_twins(twins, **SETTINGS),
         "twins_pcpvt": build_twins(twins._replace(window_size=None), **SETTINGS),
         "dynamic_vit": models.dynamic_vit("tiny/8", prune_at=(1, 2), **SETTINGS),
