@@ -24,6 +24,7 @@ _LAZY = {
     "predict": "kvision.predict",
     "train": "kvision.train",
     "viz": "kvision.viz",
+    "weights": "kvision.weights",
 }
 
 __all__ = ["__version__", "layers", "models", "ops", *_LAZY]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["INTERPOLATIONS", "resize_grid", "resize_matrix"]
+__all__ = ["INTERPOLATIONS", "resize_grid", "resize_matrix", "resize_patch_kernel"]
 
 Array = np.ndarray
 Kernel = Callable[[Array], Array]
@@ -68,6 +68,33 @@ def resize_grid(grid: Array, size: tuple[int, int], interpolation: str) -> Array
     columns = resize_matrix(grid.shape[1], size[1], interpolation)
     resampled = np.einsum("yh,xw,hwd->yxd", rows, columns, grid.astype(np.float64))
     return resampled.astype(grid.dtype)
+
+
+def resize_patch_kernel(
+    kernel: Array, size: tuple[int, int], interpolation: str
+) -> Array:
+    """Bring a patch embedding to patches of another size.
+
+    Of all kernels of that size it is the one whose products with resized patches come
+    closest to the products of the old kernel with the patches themselves.
+
+    Args:
+        kernel: (h, w, C, D) array.
+        size: (height, width) wanted.
+        interpolation: see `resize_matrix`.
+
+    Returns:
+        (height, width, C, D) array.
+
+    Source: Beyer et al. 2023, FlexiViT, equation 5.
+    """
+    height, width, channels, embed_dim = kernel.shape
+    matrix = np.kron(
+        resize_matrix(height, size[0], interpolation),
+        resize_matrix(width, size[1], interpolation),
+    )
+    rows = kernel.reshape(height * width, channels * embed_dim)
+    return (np.linalg.pinv(matrix.T) @ rows).reshape(*size, channels, embed_dim)
 
 
 def _bilinear_align_corners(old: int, new: int) -> Array:

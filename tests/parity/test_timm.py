@@ -3,6 +3,7 @@
 `record_timm.py` made the values; both sides make their weights from the names.
 """
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import kvision as kv
 from kvision import models
 from kvision.layers import PatchEmbedding
 from kvision.models.classifier import IMAGENET
@@ -18,7 +21,6 @@ from kvision.models.vit import ViTSize, build_vit
 from tests.ops.modes import to_numpy
 from tests.parity.compare import TOLERANCE, assert_equal, difference
 from tests.parity.seeded import images_for, sample, summary
-from tests.parity.timm_names import entries, load
 from tests.parity.timm_seeded import weights_for
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,6 +97,19 @@ def golden(name: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
+def load(model: keras.Model, name: str, folder: Path) -> None:
+    """Load timm's weights from a file, as a user would."""
+    tensors = {}
+    for line in str(golden(name)["state_dict"]).splitlines():
+        key, _, shape = line.partition(" ")
+        tensors[key] = weights_for(key, ast.literal_eval(shape))
+    save_file(tensors, folder / "timm.safetensors")
+    report = kv.weights.load(model, folder / "timm.safetensors")
+    assert report.source == "timm"
+    assert sorted(report.matched) == sorted(tensors)
+    assert not (report.resized or report.fresh or report.unused)
+
+
 def images_of(model: keras.Model, recorded: dict[str, np.ndarray]) -> np.ndarray:
     return images_for(len(recorded["logits"]), model.input_shape[1:3])
 
@@ -117,12 +132,10 @@ def stages_of(model: keras.Model) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_equals_timm(name: str) -> None:
+def test_equals_timm(name: str, tmp_path: Path) -> None:
     recorded = golden(name)
     model = BUILDERS[name]()
-    ours = {f"{entry.name} {tuple(entry.shape)}" for entry in entries(model)}
-    assert ours == set(str(recorded["state_dict"]).splitlines())
-    load(model, weights_for)
+    load(model, name, tmp_path)
     images = images_of(model, recorded)
     whole = keras.Model(model.input, [*stages_of(model), model.output])
     *stages, logits = to_numpy(whole(images))
@@ -142,21 +155,21 @@ def test_equals_timm(name: str) -> None:
     assert_equal(logits, recorded["logits"], "logits")
 
 
-def test_positions_resampled_for_another_size_equal_timm() -> None:
+def test_positions_resampled_for_another_size_equal_timm(tmp_path: Path) -> None:
     """`with_image_size` of a loaded model, against timm's dynamic_img_size."""
     recorded = golden("vit_tiny_resampled")
     model = BUILDERS["vit_tiny"]()
-    load(model, weights_for)
+    load(model, "vit_tiny", tmp_path)
     model = models.with_image_size(model, (160, 288))
     logits = to_numpy(model(images_of(model, recorded)))
     assert_equal(logits, recorded["logits"], "logits")
 
 
-def test_recorded_values_tell_epsilons_of_twins_apart() -> None:
+def test_recorded_values_tell_epsilons_of_twins_apart(tmp_path: Path) -> None:
     """Otherwise the comparison would not notice a wrong one."""
     recorded = golden("twins_pcpvt")
     model = BUILDERS["twins_pcpvt"]()
-    load(model, weights_for)
+    load(model, "twins_pcpvt", tmp_path)
     images = images_of(model, recorded)
     for name in ("stage0_patch_embedding", "stage0_block_0"):
         layer = model.get_layer(name)

@@ -1,0 +1,43 @@
+"""What became of a checkpoint's tensors and of a model's variables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["Report"]
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What `kvision.weights.load` did. Printed, it is a table.
+
+    Attributes:
+        path: the checkpoint.
+        source: whose layout it has, such as "timm".
+        matched: names of the tensors that were taken as they are.
+        resized: names of those that were brought to the model's size.
+        fresh: paths of the variables that keep their first values.
+        unused: names of the tensors that the model has no place for.
+    """
+
+    path: Path
+    source: str
+    matched: tuple[str, ...]
+    resized: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        table = Table("", "count", "such as", title=f"{self.path.name} ({self.source})")
+        for kind in ("matched", "resized", "fresh", "unused"):
+            names = getattr(self, kind)
+            more = ", ..." if names[_SHOWN:] else ""
+            table.add_row(kind, str(len(names)), ", ".join(names[:_SHOWN]) + more)
+        console = Console(width=100)
+        with console.capture() as text:
+            console.print(table)
+        return text.get().rstrip()
