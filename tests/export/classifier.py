@@ -27,7 +27,9 @@ def small_vit(image_size: tuple[int, int] = (32, 32), **arguments: Any) -> keras
     return model
 
 
-def shapes(number: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def shapes(
+    number: int, size: int = 32, seed: int = 0, tint: int = 90
+) -> tuple[np.ndarray, np.ndarray]:
     """Reddish discs, greenish squares, bluish crosses: images uint8 and labels."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
@@ -44,7 +46,7 @@ def shapes(number: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.n
         )[label]
         colours = rng.uniform(0, 255, (2, 3))
         colours[0] *= 0.6
-        colours[0, label] += 90
+        colours[0, label] += tint
         values = np.where(inside[..., None], colours[0], colours[1])
         image[:] = np.clip(values + rng.normal(0, 6, values.shape), 0, 255)
     return images, labels

@@ -68,7 +68,9 @@ def test_ranges_are_those_of_the_images(content: bytes, images: np.ndarray) -> N
 
     def ranges(photos: np.ndarray) -> tuple[float, float]:
         with quiet():
-            quantized = int8_activations(content, photos, interpreter.all_outputs)
+            quantized = int8_activations(
+                content, {"images": photos}, interpreter.all_outputs
+            )
         (graph,) = parse(quantized).subgraphs
         (tensor,) = [
             tensor
@@ -94,10 +96,10 @@ def test_a_quantiser_that_leaves_the_plan_is_an_error(
     # As a converter would that does not know the list.
     monkeypatch.setattr(convert, "mlir_quantize", lambda model, **_: quantize(model))
     with pytest.raises(ValueError, match=r'left the plan.*quantize="dynamic"'), quiet():
-        int8_activations(content, images, interpreter.all_outputs)
+        int8_activations(content, {"images": images}, interpreter.all_outputs)
 
 
 def test_blank_images_teach_nothing(content: bytes) -> None:
     blank = np.full((2, 64, 96, 3), 128, np.uint8)
     with pytest.raises(ValueError, match="never change over the 2 calibration images"):
-        int8_activations(content, blank, interpreter.all_outputs)
+        int8_activations(content, {"images": blank}, interpreter.all_outputs)

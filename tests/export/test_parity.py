@@ -97,7 +97,7 @@ def test_batches_have_one_shape(number: int) -> None:
         shapes.add(tuple(batch.shape))
         return {"doubled": batch * 2, "sum": tf.reduce_sum(batch, axis=1)}
 
-    found = in_batches(run, images)
+    found = in_batches(run, {"batch": images})
     np.testing.assert_array_equal(found["doubled"], images * 2)
     np.testing.assert_array_equal(found["sum"], images.sum(1))
     assert shapes == {(min(number, 4), 2)}

@@ -32,7 +32,7 @@ KINDS = ["float32", "float16", "dynamic", "int8"]
 @pytest.fixture(scope="module")
 def perfect(reference: Run, images: np.ndarray) -> tf.data.Dataset:
     """A data set on which the model is perfect: its own detections are the objects."""
-    found = in_batches(reference, images)
+    found = in_batches(reference, {"images": images})
     targets = {
         "gt_boxes": found["boxes"],
         "gt_labels": found["labels"],
