@@ -108,9 +108,15 @@ def _encoded(text: str, _: str) -> str:
     return text
 
 
+def _empty_bytes() -> bytes:
+    """Stand for how protocols below 3 write the bytes of an array without any."""
+    return b""
+
+
 # NumPy 2 renamed its modules; files of both are around.
 ARRAYS: Mapping[str, Any] = {
     "_codecs.encode": _encoded,
+    "__builtin__.bytes": _empty_bytes,
     "numpy.ndarray": "numpy.ndarray",
     "numpy.dtype": _Dtype,
     **{

@@ -70,7 +70,7 @@ def _read(source: ByteFile, part: str | None) -> tuple[str, Contents]:
     # A length of eight bytes, then json.
     if head[8:9] == b"{" and head[7:8] == b"\x00":
         return "safetensors", read_safetensors(source)
-    if head.startswith(b"{") and source.path.suffix == ".json":
+    if head.startswith(b"{"):
         return "safetensors", read_shards(source.path)
     if head.startswith(_PICKLE):
         return _read_pickle(source, part)

@@ -82,7 +82,7 @@ def read_shards(index: Path) -> Contents:
             raise CheckpointError(f"{str(shard)[:80]!r} is no file beside the index")
         if shard not in shards:
             with naming(shard):
-                shards[shard] = read_safetensors(_open_shard(index.with_name(shard)))
+                shards[shard] = _shard(index.with_name(shard))
         if name not in shards[shard].tensors:
             raise CheckpointError(f"{name[:80]!r} is not in {shard}, as the index says")
         tensors[name] = shards[shard].tensors[name]
@@ -93,7 +93,10 @@ def _header(source: ByteFile) -> tuple[dict[str, Any], int]:
     """Return the header and where the values begin."""
     length = int.from_bytes(source.read(0, _LENGTH_BYTES).tobytes(), "little")
     text = source.read(_LENGTH_BYTES, min(length, _MAX_HEADER)).tobytes()
-    return json.loads(text), _LENGTH_BYTES + length
+    try:
+        return json.loads(text), _LENGTH_BYTES + length
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("its header is not plain json: damaged") from error
 
 
 def _tensor(source: ByteFile, start: int, name: str, entry: dict[str, Any]) -> Tensor:
@@ -129,10 +132,7 @@ def _weight_map(index: Path) -> dict[str, Any]:
         ) from error
 
 
-def _open_shard(path: Path) -> ByteFile:
-    try:
-        return ByteFile(path)
-    except OSError as error:
-        raise CheckpointError(
-            "this part of the model is missing. Put it beside the index"
-        ) from error
+def _shard(path: Path) -> Contents:
+    if not path.is_file():
+        raise CheckpointError("this part of the model is missing, put it there")
+    return read_safetensors(ByteFile(path))

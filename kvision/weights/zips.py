@@ -91,7 +91,8 @@ def zip_entries(source: ByteFile) -> dict[str, Entry]:
         CheckpointError: if it is damaged or encrypted, or entries share bytes, have the
             same name or would grow to more than 100 times their bytes.
     """
-    infos = [info for info in _central_directory(source) if not info.is_dir()]
+    found = _central_directory(source)
+    infos = [info for info in found if not info.filename.endswith("/")]
     entries = {info.filename: _entry(source, info) for info in infos}
     if len(entries) < len(infos):
         raise CheckpointError("two entries of the archive have the same name")
