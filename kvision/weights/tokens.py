@@ -44,7 +44,7 @@ def tokens_and_positions(
     """
     tokens = [(layers[n].tokens, name) for n, name in names.items() if n in layers]
     ends = [0, *itertools.accumulate(variable.shape[1] for variable, _ in tokens)]
-    embedding = layers.get("position_embedding")
+    embedding: Any = layers.get("position_embedding")
     learned = hasattr(embedding, "table") and hasattr(embedding, "num_prefix_tokens")
     prefix = _prefix(embedding, shapes.get(table, ()), ends) if learned else 0
     for (variable, name), (start, end) in zip(

@@ -1,6 +1,7 @@
-"""Record how the originals resample grids: `python tests/parity/record_resampling.py`.
+"""Record how the originals resample: `python tests/parity/record_resampling.py`.
 
-Needs torch, timm and scipy; writes tests/golden/resampling.npz.
+Needs torch, timm and scipy; writes tests/golden/resampling.npz (grids of positions) and
+tests/golden/patch_kernels.npz.
 """
 
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy import ndimage
-from timm.layers import resample_abs_pos_embed
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch.nn.functional import interpolate
 
 SIZES = [
@@ -20,6 +21,8 @@ SIZES = [
     ((1, 6), (4, 6)),
     ((16, 16), (21, 19)),
 ]
+PATCH_SIZES = [((16, 16), (8, 8)), ((16, 16), (20, 20)), ((8, 6), (7, 9))]
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
 
 def resampled(grid: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -49,6 +52,23 @@ def resampled(grid: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def resampled_patches(kernel: np.ndarray, size: tuple[int, int]) -> dict:
+    """Resample a kernel (h, w, C, D): timm's way, and big_vision's bilinear one."""
+    weight = torch.from_numpy(kernel).permute(3, 2, 0, 1)
+    found = {
+        "bicubic_antialias": resample_patch_embed(weight, list(size)),
+        "bilinear": resample_patch_embed(
+            weight, list(size), interpolation="bilinear", antialias=False
+        ),
+    }
+    return {name: x.permute(2, 3, 1, 0).numpy() for name, x in found.items()}
+
+
+def save(name: str, arrays: dict[str, np.ndarray]) -> None:
+    np.savez_compressed(GOLDEN / name, **arrays)
+    print(f"{name}: {(GOLDEN / name).stat().st_size / 1024:.0f} KiB")
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     arrays = {}
@@ -58,9 +78,15 @@ def main() -> None:
         arrays[f"{key} grid"] = grid
         for name, values in resampled(grid, new).items():
             arrays[f"{key} {name}"] = values
-    path = Path(__file__).resolve().parent.parent / "golden" / "resampling.npz"
-    np.savez_compressed(path, **arrays)
-    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+    save("resampling.npz", arrays)
+    arrays = {}
+    for old, new in PATCH_SIZES:
+        key = f"{old[0]}x{old[1]} {new[0]}x{new[1]}"
+        kernel = rng.normal(size=(*old, 1, 2)).astype(np.float32)
+        arrays[f"{key} kernel"] = kernel
+        for name, values in resampled_patches(kernel, new).items():
+            arrays[f"{key} {name}"] = values
+    save("patch_kernels.npz", arrays)
 
 
 if __name__ == "__main__":
