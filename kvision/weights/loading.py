@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvision.weights import timm
+from kvision.weights import hugging_face, timm
 from kvision.weights.channels import with_channels
 from kvision.weights.checkpoint import CheckpointError, Tensor, naming
 from kvision.weights.fitting import Fit, fit, some
@@ -22,7 +22,10 @@ Array = np.ndarray
 Tensors = Mapping[str, Tensor]
 
 # The first that recognises a checkpoint is taken.
-_LAYOUTS: dict[str, ModuleType] = {"timm": timm}
+_LAYOUTS: dict[str, ModuleType] = {
+    "timm": timm,
+    "hugging_face": hugging_face,
+}
 
 
 def load(
@@ -46,7 +49,7 @@ def load(
     Args:
         model: a built model of `kvision.models`.
         path: the checkpoint; its format is told from its content.
-        source: whose names it has: "timm"; "auto" finds out.
+        source: whose names it has, such as "timm" or "hugging_face"; "auto" finds out.
         unused: how the names begin of tensors that the model may leave out.
         adapt_channels: whether the first convolution may be brought to a model for
             images of other channels (`kvision.weights.channels`).

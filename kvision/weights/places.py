@@ -4,7 +4,7 @@ A layout, such as `kvision.weights.timm`, lists a place for each variable of a m
 The functions here make the places of common layers that were saved by PyTorch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "hwio",
     "norm",
     "plain",
+    "side_by_side",
 ]
 
 Array = np.ndarray
@@ -107,6 +108,27 @@ def dense(layer: Any, name: str, is_head: bool = False) -> Iterator[Place]:
     )
     if layer.bias is not None:
         yield from plain(layer.bias, f"{name}.bias", is_head)
+
+
+def side_by_side(layer: Any, names: Sequence[str]) -> Iterator[Place]:
+    """Place a dense layer that computes at once what PyTorch has several for.
+
+    Args:
+        layer: a layer with `kernel` and `bias`, or None for no bias.
+        names: of the modules, in the order of the outputs, which they share equally.
+
+    Yields:
+        Kernel, and bias if there is one.
+    """
+    inputs, outputs = layer.kernel.shape
+    share = outputs // len(names)
+    weights = tuple(f"{name}.weight" for name in names)
+    shapes: tuple[Shape, ...] = ((share, inputs),) * len(names)
+    yield Place(layer.kernel, weights, shapes, lambda *k: np.concatenate(k).T)
+    if layer.bias is not None:
+        biases = tuple(f"{name}.bias" for name in names)
+        shapes = ((share,),) * len(names)
+        yield Place(layer.bias, biases, shapes, lambda *b: np.concatenate(b))
 
 
 def convolution(

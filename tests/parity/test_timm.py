@@ -3,7 +3,6 @@
 `record_timm.py` made the values; both sides make their weights from the names.
 """
 
-import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 import kvision as kv
 from kvision import models
@@ -20,6 +18,7 @@ from kvision.models.classifier import IMAGENET
 from kvision.models.vit import ViTSize, build_vit
 from tests.ops.modes import to_numpy
 from tests.parity.compare import TOLERANCE, assert_equal, difference
+from tests.parity.files import write_file
 from tests.parity.seeded import images_for, sample, summary
 from tests.parity.timm_seeded import weights_for
 
@@ -99,13 +98,8 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 def write(folder: Path, name: str) -> Path:
     """Write the file that timm would."""
-    tensors = {}
-    for line in str(golden(name)["state_dict"]).splitlines():
-        key, _, shape = line.partition(" ")
-        tensors[key] = weights_for(key, ast.literal_eval(shape))
     path = folder / f"{name}.safetensors"
-    save_file(tensors, path)
-    return path
+    return write_file(path, golden(name)["state_dict"], weights_for)
 
 
 def load(model: keras.Model, name: str, folder: Path) -> None:
