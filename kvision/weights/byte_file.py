@@ -1,11 +1,10 @@
 """A file that is read by position, a piece at a time."""
 
-import mmap
+import io
 import os
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 
@@ -57,14 +56,25 @@ class ByteFile:
             offset, rest = offset + read, rest[read:]
         return block
 
-    def stream(self) -> IO[bytes]:
-        """Open the file from its beginning for those who read in order.
+    def stream(self) -> io.BufferedReader:
+        """Open the file from its beginning for those who read in order."""
+        return _Stream(os.dup(self._descriptor), self.size)
 
-        A map gives no more than the file has, where a buffered file takes memory for
-        whatever number of bytes a hostile file names.
-        """
-        stream = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
-        return cast(IO[bytes], stream)
+
+class _Stream(io.BufferedReader):
+    """A buffered file that takes memory only for bytes that are there.
+
+    Python's own takes it first, for whatever number a hostile file names.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        super().__init__(io.FileIO(descriptor))
+        self.seek(0)
+        self._size = size
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        left = self._size - self.tell()
+        return super().read(left if count is None or count < 0 else min(count, left))
 
 
 @dataclass(frozen=True)

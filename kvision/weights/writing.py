@@ -33,4 +33,8 @@ def write_safetensors(
         for name, values in tensors.items()
     }
     with replacing(Path(path)) as unfinished:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         save_file(arrays, unfinished, dict(metadata or {}))
+        # The package lets nobody else read its files.
+        unfinished.chmod(mode)
