@@ -309,6 +309,7 @@ def build_vit(
         mlp_dim=size.mlp_dim,
         epsilon=epsilon,
         dtype=policy,
+        activation=activation,
     )
     if norm_after_pooling:
         pooled = norm(epsilon, policy)(pooled)

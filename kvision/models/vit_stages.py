@@ -295,6 +295,7 @@ def pool(
     mlp_dim: int,
     epsilon: float,
     dtype: Any,
+    activation: str = "gelu",
 ) -> Tensor:
     """Make one vector (B, D) of tokens (B, N, D).
 
@@ -306,6 +307,8 @@ def pool(
         mlp_dim: of the attention.
         epsilon: of its normalisation.
         dtype: dtype policy.
+        activation: of its MLP, which is never gated: "gelu" where that of the blocks
+            is "swiglu".
 
     Returns:
         The vector.
@@ -318,7 +321,10 @@ def pool(
     if pooling == "average":
         return layers.AveragePooling(num_prefix_tokens, **settings)(tokens)
     if pooling == "attention":
-        return layers.AttentionPooling(num_heads, mlp_dim, epsilon, **settings)(tokens)
+        plain = "gelu" if activation == "swiglu" else activation
+        return layers.AttentionPooling(num_heads, mlp_dim, epsilon, plain, **settings)(
+            tokens
+        )
     if not num_prefix_tokens:
         raise ValueError(
             'pooling="token" needs a class token. Use pooling="average" or '
