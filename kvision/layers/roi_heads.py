@@ -5,6 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.layers.hidden_convolutions import (
+    apply_convolutions,
+    hidden_convolutions,
+)
+
 __all__ = ["BoxHead", "MaskHead"]
 
 Tensor = Any
@@ -21,6 +26,8 @@ class BoxHead(keras.layers.Layer):
         num_dense: number of fully connected layers.
         num_convs: number of 3x3 convolutions before them.
         conv_channels: width of those convolutions.
+        batch_norm: whether they are followed by batch normalisations and have no bias,
+            as in torchvision's v2.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Source: Lin et al. 2017, FPN, section 4.2; initialisation as in Fast R-CNN: normal
@@ -34,6 +41,7 @@ class BoxHead(keras.layers.Layer):
         num_dense: int = 2,
         num_convs: int = 0,
         conv_channels: int = 256,
+        batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -42,25 +50,20 @@ class BoxHead(keras.layers.Layer):
         self.num_dense = num_dense
         self.num_convs = num_convs
         self.conv_channels = conv_channels
+        self.batch_norm = batch_norm
 
     def build(self, input_shape: Shape) -> None:
         """Create the hidden layers and the two outputs."""
         height, width, features = input_shape[-3:]
-        self.convs, self.denses = [], []
-        for i in range(self.num_convs):
-            conv = keras.layers.Conv2D(
-                self.conv_channels,
-                3,
-                padding="same",
-                activation="relu",
-                kernel_initializer="he_normal",
-                dtype=self.dtype_policy,
-                name=f"conv_{i}",
-            )
-            conv.build((None, height, width, features))
-            features = self.conv_channels
-            self.convs.append(conv)
-        features = height * width * features
+        self.convs, self.norms = hidden_convolutions(
+            self.num_convs,
+            self.conv_channels,
+            (None, height, width, features),
+            self.batch_norm,
+            self.dtype_policy,
+        )
+        features = height * width * (self.conv_channels if self.convs else features)
+        self.denses = []
         for i in range(self.num_dense):
             dense = self._dense(
                 self.hidden_dim, f"dense_{i}", "glorot_uniform", activation="relu"
@@ -86,7 +89,9 @@ class BoxHead(keras.layers.Layer):
             **kwargs,
         )
 
-    def call(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+    def call(
+        self, pooled: Tensor, training: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Predict for (B, R, S, S, C) pooled regions.
 
         Returns:
@@ -94,8 +99,7 @@ class BoxHead(keras.layers.Layer):
         """
         number, *bins = pooled.shape[1:]
         hidden = ops.reshape(pooled, (-1, *bins))
-        for conv in self.convs:
-            hidden = conv(hidden)
+        hidden = apply_convolutions(hidden, self.convs, self.norms, training)
         hidden = ops.reshape(
             hidden, (-1, hidden.shape[1] * hidden.shape[2] * hidden.shape[3])
         )
@@ -121,6 +125,7 @@ class BoxHead(keras.layers.Layer):
             "num_dense": self.num_dense,
             "num_convs": self.num_convs,
             "conv_channels": self.conv_channels,
+            "batch_norm": self.batch_norm,
         }
 
 
@@ -137,36 +142,34 @@ class MaskHead(keras.layers.Layer):
         num_classes: number of classes K without background.
         channels: width of the convolutions and of the enlarged map.
         num_convs: number of 3x3 convolutions.
+        batch_norm: as of `BoxHead`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Source: He et al. 2017, Mask R-CNN, Figure 4 right.
     """
 
     def __init__(
-        self, num_classes: int, channels: int = 256, num_convs: int = 4, **kwargs: Any
+        self,
+        num_classes: int,
+        channels: int = 256,
+        num_convs: int = 4,
+        batch_norm: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.channels = channels
         self.num_convs = num_convs
+        self.batch_norm = batch_norm
 
     def build(self, pooled_shape: Shape, labels_shape: Shape | None = None) -> None:
         """Create convolutions, enlargement and the linear maps of the classes."""
         shape = (None, *pooled_shape[-3:])
-        self.convs = []
-        for i in range(self.num_convs):
-            conv = keras.layers.Conv2D(
-                self.channels,
-                3,
-                padding="same",
-                activation="relu",
-                kernel_initializer="he_normal",
-                dtype=self.dtype_policy,
-                name=f"conv_{i}",
-            )
-            conv.build(shape)
+        self.convs, self.norms = hidden_convolutions(
+            self.num_convs, self.channels, shape, self.batch_norm, self.dtype_policy
+        )
+        if self.convs:
             shape = (*shape[:-1], self.channels)
-            self.convs.append(conv)
         self.enlarge = keras.layers.Dense(
             4 * self.channels,
             activation="relu",
@@ -184,21 +187,23 @@ class MaskHead(keras.layers.Layer):
             shape=(self.num_classes,), initializer="zeros", name="class_bias"
         )
 
-    def call(self, pooled: Tensor, labels: Tensor) -> Tensor:
+    def call(
+        self, pooled: Tensor, labels: Tensor, training: bool | None = None
+    ) -> Tensor:
         """Predict the logits of one mask a region.
 
         Args:
             pooled: (..., S, S, C) features of regions.
             labels: (...) int32 in [0, K): the class whose mask is wanted; values
                 outside are clipped (padding).
+            training: whether normalisations use statistics of the batch.
 
         Returns:
             (..., 2 S, 2 S) logits.
         """
         regions, side = pooled.shape[:-3], pooled.shape[-3]
         hidden = ops.reshape(pooled, (-1, *pooled.shape[-3:]))
-        for conv in self.convs:
-            hidden = conv(hidden)
+        hidden = apply_convolutions(hidden, self.convs, self.norms, training)
         hidden = ops.reshape(self.enlarge(hidden), (-1, side * side * 4, self.channels))
         labels = ops.clip(ops.reshape(labels, (-1,)), 0, self.num_classes - 1)
         kernel = _rows(self.class_kernel, labels, hidden.dtype)
@@ -210,7 +215,9 @@ class MaskHead(keras.layers.Layer):
         leading = [-1 if size is None else size for size in regions[1:]]
         return ops.reshape(logits, (-1, *leading, 2 * side, 2 * side))
 
-    def compute_output_spec(self, pooled: Tensor, labels: Tensor) -> Tensor:
+    def compute_output_spec(
+        self, pooled: Tensor, labels: Tensor, training: bool | None = None
+    ) -> Tensor:
         """Give (..., 2 S, 2 S) float32."""
         side = 2 * pooled.shape[-3]
         return keras.KerasTensor((*pooled.shape[:-3], side, side), "float32")
@@ -222,6 +229,7 @@ class MaskHead(keras.layers.Layer):
             "num_classes": self.num_classes,
             "channels": self.channels,
             "num_convs": self.num_convs,
+            "batch_norm": self.batch_norm,
         }
 
 

@@ -11,6 +11,7 @@ import keras
 
 from kvision.layers.normalization import FrozenBatchNormalization
 from kvision.models import resnet
+from kvision.weights.loading import load
 
 __all__ = ["bottlenecks", "build_backbone", "freeze_stages", "normalization_of"]
 
@@ -43,6 +44,9 @@ def build_backbone(
     freeze_batch_norm: bool = False,
     batch_norm_epsilon: float | None = None,
     dtype: Any = None,
+    *,
+    stride_in_1x1: bool = False,
+    pool_padding: str = "symmetric",
 ) -> keras.Model:
     """Build or adapt a model that gives the features of four strides.
 
@@ -52,10 +56,13 @@ def build_backbone(
             (keras.applications, KerasHub, KerasCV, your own).
         image_size: (height, width) in pixels.
         num_channels: channels of the input.
-        weights: "imagenet", a path to a weights file, or None.
+        weights: "imagenet", None, or a path: a Keras weights file, or for "resnet50"
+            and "resnet101" torchvision's ("resnet50-0676ba61.pth").
         freeze_batch_norm: whether batch normalisation uses constants.
         batch_norm_epsilon: of "resnet50" and "resnet101"; None is 1e-5.
         dtype: dtype policy; None for the global one.
+        stride_in_1x1: of "resnet50" and "resnet101", see `resnet`.
+        pool_padding: of "resnet50" and "resnet101", see `resnet`.
 
     Returns:
         Model from images (B, H, W, num_channels) to {"C2": ..., "C5": ...} with strides
@@ -82,6 +89,8 @@ def build_backbone(
             freeze_batch_norm,
             1e-5 if batch_norm_epsilon is None else batch_norm_epsilon,
             dtype,
+            stride_in_1x1=stride_in_1x1,
+            pool_padding=pool_padding,
         )
     model = _application(backbone, image_size, num_channels, weights, dtype)
     model = _with_levels(model, image_size, num_channels)
@@ -96,21 +105,32 @@ def _torchvision_resnet(
     freeze_batch_norm: bool,
     batch_norm_epsilon: float,
     dtype: Any,
+    **arguments: Any,
 ) -> keras.Model:
     if weights == "imagenet":
         raise ValueError(
             f'weights="imagenet" of {variant!r} are torchvision\'s and cannot be '
-            "downloaded yet. Convert them to a Keras weights file and give its path, "
-            "or use a keras.applications backbone such as 'mobilenet_v2'."
+            "downloaded yet. Give the path of its file (resnet50-0676ba61.pth), or use "
+            "a keras.applications backbone such as 'mobilenet_v2'."
         )
+    path = None if weights is None else _existing(weights)
+    of_keras = path is not None and path.endswith(".weights.h5")
     # Keras finds weights in a file by the class of their layer: load, then freeze.
-    freeze_now = freeze_batch_norm and weights is None
+    freeze_now = freeze_batch_norm and not of_keras
     model = resnet.resnet(
-        variant, image_size, num_channels, freeze_now, batch_norm_epsilon, dtype
+        variant,
+        image_size,
+        num_channels,
+        freeze_now,
+        batch_norm_epsilon,
+        dtype,
+        **arguments,
     )
-    if weights is not None:
-        model.load_weights(_existing(weights))
+    if of_keras:
+        model.load_weights(path)
         return _freeze_batch_norm(model) if freeze_batch_norm else model
+    if path is not None:
+        load(model, path)
     return model
 
 

@@ -109,9 +109,12 @@ def build_rcnn(
     frozen_stages: int | None = None,
     freeze_batch_norm: bool | None = None,
     batch_norm_epsilon: float | None = None,
+    stride_in_1x1: bool = False,
+    pool_padding: str = "symmetric",
     recompute_backbone: bool = False,
     resize: str = "pad",
     pyramid_channels: int = 256,
+    head_batch_norm: bool = False,
     anchor_sizes: Sequence[float | Sequence[float]] = (32, 64, 128, 256, 512),
     anchor_aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     anchor_rounded: bool = True,
@@ -154,8 +157,8 @@ def build_rcnn(
         class_names: see `mask_rcnn`.
         image_size: see `mask_rcnn`.
         masks: whether there is a mask head.
-        weights: of a backbone given by name: "imagenet", a path, or None for random
-            ones.
+        weights: of a backbone given by name: "imagenet", a path (a Keras weights file,
+            or torchvision's for a ResNet), or None for random ones.
         normalization: "auto" for what a named backbone expects; (mean, std) in 0-255;
             None if the images need none. Must be given for a model object.
         num_channels: channels of the input.
@@ -164,12 +167,17 @@ def build_rcnn(
         freeze_batch_norm: whether batch normalisation uses constants. None: with
             weights.
         batch_norm_epsilon: of "resnet50" and "resnet101"; None is 1e-5.
+        stride_in_1x1: whether the stages of "resnet50" and "resnet101" have their
+            stride in the first convolution instead of the 3x3 one.
+        pool_padding: of their pooling: "symmetric", or TensorFlow's "same".
         recompute_backbone: whether training keeps few activations of the backbone and
             computes the others again for the gradients (gradient checkpointing): less
             memory, more time, the same numbers.
         resize: how images of other sizes are brought to `image_size`, kept with the
             model: "pad" keeps the aspect ratio, "stretch" does not.
         pyramid_channels: width of the pyramid.
+        head_batch_norm: whether the convolutions of pyramid, box head and mask head are
+            followed by batch normalisations and have no bias (torchvision's v2).
         anchor_sizes: pixels, for each of P2 to P6 a number or several.
         anchor_aspect_ratios: height / width.
         anchor_rounded: whether anchors are rounded to pixels.
@@ -233,12 +241,16 @@ def build_rcnn(
         arguments["freeze_batch_norm"],
         batch_norm_epsilon,
         policy,
+        stride_in_1x1=stride_in_1x1,
+        pool_padding=pool_padding,
     )
     freeze_stages(body, arguments["frozen_stages"])
     num_classes = len(arguments["class_names"])
 
     normalize = _normalization(backbone, normalization, num_channels, policy)
-    pyramid = layers.FeaturePyramid(pyramid_channels, dtype=policy, name="pyramid")
+    pyramid = layers.FeaturePyramid(
+        pyramid_channels, head_batch_norm, dtype=policy, name="pyramid"
+    )
     anchors = layers.Anchors(
         (height, width),
         anchor_sizes,
@@ -261,12 +273,18 @@ def build_rcnn(
         box_hidden_dim,
         box_num_dense,
         box_num_convs,
+        batch_norm=head_batch_norm,
         dtype=policy,
         name="box_head",
     )
     mask_align = layers.ROIAlign((height, width), 14, name="mask_roi_align", **pooling)
     mask_head = layers.MaskHead(
-        num_classes, mask_channels, mask_num_convs, dtype=policy, name="mask_head"
+        num_classes,
+        mask_channels,
+        mask_num_convs,
+        head_batch_norm,
+        dtype=policy,
+        name="mask_head",
     )
 
     images = keras.Input((height, width, num_channels), name="images")

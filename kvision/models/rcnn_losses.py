@@ -78,7 +78,7 @@ class RCNNLosses:
         )
         pooled_maps = {name: maps[name] for name in levels[:-1]}
         pooled = self.box_align(pooled_maps, roi_targets["rois"])
-        predictions = self.box_head(pooled)
+        predictions = self.box_head(pooled, training=training)
         if self.mask_head is not None:
             # Side by side the two heads would need a sixth more memory.
             predictions, mask_maps = differentiate_last(
@@ -89,6 +89,7 @@ class RCNNLosses:
                 dict(zip(pooled_maps, mask_maps, strict=True)),
                 roi_targets,
                 targets,
+                training,
             )
         return losses | self.box_loss(*predictions, roi_targets)
 
@@ -98,6 +99,7 @@ class RCNNLosses:
         maps: dict[str, Tensor],
         roi_targets: dict[str, Tensor],
         targets: dict[str, Tensor],
+        training: bool,
     ) -> dict[str, Tensor]:
         if "gt_masks" not in targets:
             raise ValueError(
@@ -109,7 +111,7 @@ class RCNNLosses:
         pooled = self.mask_align(
             maps, mask_targets["rois"], mask_targets["image_indices"]
         )
-        logits = mask_head(pooled, mask_targets["labels"])
+        logits = mask_head(pooled, mask_targets["labels"], training=training)
         return self.mask_loss(logits, mask_targets)
 
 

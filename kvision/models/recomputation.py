@@ -58,7 +58,7 @@ class RecomputedFeatures:
             run = functools.partial(segment, training=training)
             features |= recomputed(run, segment.non_trainable_variables)(x)
             x = features[last]
-        return self._pyramid(features)
+        return self._pyramid(features, training=training)
 
 
 def _split(backbone: keras.Model) -> list[list[Any]]:

@@ -20,11 +20,15 @@ def resnet(
     freeze_batch_norm: bool = False,
     batch_norm_epsilon: float = 1e-5,
     dtype: Any = None,
+    *,
+    stride_in_1x1: bool = False,
+    pool_padding: str = "symmetric",
 ) -> keras.Model:
     """Build a ResNet without its classifier.
 
     The stride of a stage is in its 3x3 convolution and every strided layer is padded
     symmetrically, so that torchvision's weights compute what they compute there.
+    Older ones, among them detectron2's and matterport's, need the last arguments.
 
     Args:
         variant: "resnet50" or "resnet101".
@@ -34,6 +38,9 @@ def resnet(
         batch_norm_epsilon: added to the variance; torchvision's COCO_V1 detectors were
             trained with 0.
         dtype: dtype policy; None for the global one.
+        stride_in_1x1: whether the stride of a stage is in its first convolution.
+        pool_padding: "symmetric", or "same" for TensorFlow's padding of the pooling,
+            which is at the end alone if the size is even.
 
     Returns:
         Model from normalised images (B, H, W, num_channels) to {"C2": (B, H/4, W/4,
@@ -48,12 +55,19 @@ def resnet(
         raise ValueError(
             f"variant must be one of {sorted(VARIANTS)}. Received: variant={variant!r}"
         )
+    if pool_padding not in ("symmetric", "same"):
+        raise ValueError(
+            'pool_padding must be "symmetric" or "same". Received: '
+            f"pool_padding={pool_padding!r}"
+        )
 
-    make = _LayerMaker(freeze_batch_norm, batch_norm_epsilon, dtype)
+    make = _LayerMaker(freeze_batch_norm, batch_norm_epsilon, dtype, stride_in_1x1)
     images = keras.Input((*image_size, num_channels), name="images")
     x = make.relu(make.convolution(images, 64, 7, 2, "conv1", "bn1"), "relu")
-    x = keras.layers.ZeroPadding2D(1, dtype=dtype, name="maxpool_pad")(x)
-    x = keras.layers.MaxPooling2D(3, 2, dtype=dtype, name="maxpool")(x)
+    if pool_padding == "symmetric":
+        x = keras.layers.ZeroPadding2D(1, dtype=dtype, name="maxpool_pad")(x)
+    padding = "valid" if pool_padding == "symmetric" else "same"
+    x = keras.layers.MaxPooling2D(3, 2, padding, dtype=dtype, name="maxpool")(x)
     features = {}
     for stage, blocks in enumerate(VARIANTS[variant], start=1):
         for block in range(blocks):
@@ -71,6 +85,7 @@ class _LayerMaker:
     freeze_batch_norm: bool
     batch_norm_epsilon: float
     dtype: Any
+    stride_in_1x1: bool
 
     def normalization(self, name: str) -> keras.layers.Layer:
         """Make a batch normalisation, or the frozen form of it."""
@@ -110,6 +125,7 @@ class _LayerMaker:
 
     def bottleneck(self, x: Any, filters: int, strides: int, name: str) -> Any:
         """Apply a block of three convolutions and a shortcut."""
+        first, second = (strides, 1) if self.stride_in_1x1 else (1, strides)
         shortcut = x
         if strides > 1 or x.shape[-1] != 4 * filters:
             shortcut = self.convolution(
@@ -120,9 +136,9 @@ class _LayerMaker:
                 f"{name}_downsample_0",
                 f"{name}_downsample_1",
             )
-        x = self.convolution(x, filters, 1, 1, f"{name}_conv1", f"{name}_bn1")
+        x = self.convolution(x, filters, 1, first, f"{name}_conv1", f"{name}_bn1")
         x = self.relu(x, f"{name}_relu1")
-        x = self.convolution(x, filters, 3, strides, f"{name}_conv2", f"{name}_bn2")
+        x = self.convolution(x, filters, 3, second, f"{name}_conv2", f"{name}_bn2")
         x = self.relu(x, f"{name}_relu2")
         x = self.convolution(x, 4 * filters, 1, 1, f"{name}_conv3", f"{name}_bn3")
         x = keras.layers.Add(dtype=self.dtype, name=f"{name}_add")([x, shortcut])

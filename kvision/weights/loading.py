@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvision.weights import google, hugging_face, timm
+from kvision.weights import google, hugging_face, timm, torchvision
 from kvision.weights.channels import with_channels
 from kvision.weights.checkpoint import CheckpointError, Tensor, naming
 from kvision.weights.fitting import Fit, fit, some
@@ -26,6 +26,7 @@ _LAYOUTS: dict[str, ModuleType] = {
     "timm": timm,
     "hugging_face": hugging_face,
     "google": google,
+    "torchvision": torchvision,
 }
 
 

@@ -96,7 +96,7 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
     ),
     (
         layers.FeaturePyramid,
-        {"channels": 8},
+        {"channels": 8, "batch_norm": True},
         (maps("C", range(2, 6), channels=None),),
         {"gradients_to": (0,)},
     ),
@@ -154,13 +154,14 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
             "num_dense": 3,
             "num_convs": 2,
             "conv_channels": 6,
+            "batch_norm": True,
         },
         (normal(BATCH, 5, 4, 4, 8),),
         {"gradients_to": (0,)},
     ),
     (
         layers.MaskHead,
-        {"num_classes": 3, "channels": 6, "num_convs": 2},
+        {"num_classes": 3, "channels": 6, "num_convs": 2, "batch_norm": True},
         (
             normal(BATCH, 5, 4, 4, 8),
             np.tile(np.int32([-1, 0, 1, 2, 9]), (BATCH, 1)),

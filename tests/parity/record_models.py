@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from record_ops import mask_bitmaps
 from seeded import images_for, sample, summary, weights_for
-from torchvision.models.detection import MaskRCNN
+from torchvision.models import resnet50, resnet101
+from torchvision.models.detection import (
+    MaskRCNN,
+    fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+    keypointrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+)
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import (
     BackboneWithFPN,
@@ -36,6 +44,7 @@ IMAGE_SIZE = (256, 320)
 LARGE_IMAGE_SIZE = (448, 544)
 # No stride divides it: maps are halved with rounding up, the pyramid cuts a row.
 ODD_IMAGE_SIZE = (203, 317)
+FULL_IMAGE_SIZE = (800, 1088)
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NUM_ROIS = 100  # RoIs an image whose head outputs are stored
@@ -57,6 +66,20 @@ def mask_rcnn(num_classes: int, epsilon: float, max_detections: int) -> MaskRCNN
     )
     model = MaskRCNN(backbone, num_classes, box_detections_per_img=max_detections)
     overwrite_eps(model, epsilon)
+    return with_seeded_weights(model)
+
+
+def mask_rcnn_v2(num_classes: int, max_detections: int) -> MaskRCNN:
+    """Build v2, which has batch norm in its heads too; arguments as of `mask_rcnn`."""
+    model = maskrcnn_resnet50_fpn_v2(
+        weights_backbone=None,
+        num_classes=num_classes,
+        box_detections_per_img=max_detections,
+    )
+    return with_seeded_weights(model)
+
+
+def with_seeded_weights(model: MaskRCNN) -> MaskRCNN:
     weights = {
         name: torch.from_numpy(weights_for(name, tuple(value.shape)))
         for name, value in model.state_dict().items()
@@ -211,6 +234,36 @@ def record_inference(model: MaskRCNN, images: ImageList, background: float) -> A
     for i in range(len(proposals)):
         labels = recorded[f"labels_{i}"]
         print(f"image {i}: {len(labels)} detections of {len(set(labels))} classes")
+    return recorded
+
+
+@torch.no_grad()
+def record_full_size(model: MaskRCNN, background: float) -> Arrays:
+    """Features, proposals and detections of an image of the usual size."""
+    images = normalised(1, FULL_IMAGE_SIZE)
+    recorded = record_inference(model, images, background)
+    logits = recorded.pop("objectness_logits")
+    return recorded | digest("objectness_logits", logits)
+
+
+def record_names() -> Arrays:
+    """Names and shapes of what the files of published models hold."""
+    detectors = (
+        fasterrcnn_resnet50_fpn,
+        fasterrcnn_resnet50_fpn_v2,
+        maskrcnn_resnet50_fpn,
+        maskrcnn_resnet50_fpn_v2,
+        keypointrcnn_resnet50_fpn,
+    )
+    models = {build.__name__: build(weights_backbone=None) for build in detectors}
+    models |= {"resnet50": resnet50(), "resnet101": resnet101()}
+    recorded = {}
+    for name, model in models.items():
+        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        recorded[f"{name}/state_dict/names"] = np.array(list(shapes))
+        recorded[f"{name}/state_dict/shapes"] = np.array(
+            [str(shape) for shape in shapes.values()]
+        )
     return recorded
 
 

@@ -1,7 +1,7 @@
 """Record the reference values of the parity tests: `python record_torchvision.py`.
 
 Needs torch and torchvision 0.29, neither kvision nor TensorFlow. Writes
-tests/golden/torchvision_*.npz in about a minute on two cores. The tests read them
+tests/golden/torchvision_*.npz in a few minutes on two cores. The tests read them
 and need no torch.
 """
 
@@ -16,8 +16,11 @@ from record_models import (
     LARGE_IMAGE_SIZE,
     ODD_IMAGE_SIZE,
     mask_rcnn,
+    mask_rcnn_v2,
     normalised,
+    record_full_size,
     record_inference,
+    record_names,
     record_resnet101,
     record_training,
 )
@@ -48,6 +51,14 @@ def main() -> None:
     model = mask_rcnn(num_classes=6, epsilon=1e-5, max_detections=100)
     images = normalised(1, ODD_IMAGE_SIZE)
     write("mask_rcnn_odd", record_inference(model, images, background=6.0))
+    model = mask_rcnn_v2(num_classes=6, max_detections=100)
+    images = normalised(2, IMAGE_SIZE)
+    write("mask_rcnn_v2", record_inference(model, images, background=5.5))
+    model = mask_rcnn(num_classes=91, epsilon=0.0, max_detections=100)
+    write("mask_rcnn_full", record_full_size(model, background=5.0))
+    model = mask_rcnn_v2(num_classes=91, max_detections=100)
+    write("mask_rcnn_v2_full", record_full_size(model, background=5.0))
+    write("names", record_names())
     write("resnet101", record_resnet101())
     write("training", record_training(num_classes=6, epsilon=0.0, count=3))
 

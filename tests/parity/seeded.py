@@ -16,6 +16,7 @@ import numpy as np
 
 # Variance of a backbone convolution's output, before batch normalisation. Small, so
 # that epsilon 1e-5 in place of 0 moves the features by far more than the tolerance.
+# In the heads of v2 it is 1.
 NORM_VARIANCE = 0.01
 
 # Standard deviation of weights times sqrt(fan in), by part of the name; the rest has
@@ -25,6 +26,7 @@ GAIN = {
     "layer_blocks": 1.0,
     "fc6": 2.0,
     "fc7": 2.0,
+    "box_head.5": 2.0,
     "cls_logits": 2.0,
     "rpn.head.bbox_pred": 0.3,
     "cls_score": 3.0,
@@ -66,13 +68,15 @@ def weights_for(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def _vector_range(module: str, kind: str) -> tuple[float, float]:
     """Choose the range of a bias or of a vector of a batch normalisation."""
+    variance = NORM_VARIANCE if ".body." in module else 1.0
     if kind == "running_mean":
-        return -0.3 * math.sqrt(NORM_VARIANCE), 0.3 * math.sqrt(NORM_VARIANCE)
+        return -0.3 * math.sqrt(variance), 0.3 * math.sqrt(variance)
     if kind == "running_var":
-        return 0.4 * NORM_VARIANCE, 1.6 * NORM_VARIANCE
+        return 0.4 * variance, 1.6 * variance
     if kind == "weight":  # small where a block joins its shortcut
         return (0.1, 0.3) if module.endswith("bn3") else (0.7, 1.3)
-    if module.endswith("fc7"):  # sparse units, so that RoIs differ from each other
+    # Sparse units, so that RoIs differ from each other.
+    if module.endswith(("fc7", "box_head.5")):
         return -0.9, -0.3
     return -0.2, 0.2
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from kvision.layers import targets as target_layers
 from kvision.ops.masks import crop_masks
+from kvision.weights.places import Place
 from tests.ops.modes import to_numpy
 from tests.parity.compare import (
     BOX_TOLERANCE,
@@ -25,9 +26,8 @@ from tests.parity.compare import (
     golden,
     section,
 )
-from tests.parity.detector import seeded_mask_rcnn
+from tests.parity.detector import places_of, seeded_mask_rcnn
 from tests.parity.seeded import images_for, sample
-from tests.parity.torchvision_map import Entry, entries
 
 IMAGE_SIZE = (256, 320)
 IMAGES = range(3)  # the last one has no objects
@@ -81,8 +81,10 @@ def mask_crops(bitmaps: np.ndarray, boxes: np.ndarray, cells: int) -> np.ndarray
 @pytest.fixture(scope="module")
 def case() -> Case:
     recorded = golden("training")
+    # The same architecture as there.
+    names = {k: v for k, v in golden("mask_rcnn").items() if k.startswith("state_dict")}
     model = seeded_mask_rcnn(
-        recorded, NUM_CLASSES, image_size=IMAGE_SIZE, batch_norm_epsilon=0.0
+        recorded | names, NUM_CLASSES, image_size=IMAGE_SIZE, batch_norm_epsilon=0.0
     )
     boxes = [recorded[f"gt_boxes_{i}"] for i in IMAGES]
     labels = [recorded[f"gt_labels_{i}"] - 1 for i in IMAGES]
@@ -234,7 +236,8 @@ def step(case: Case, torchvision_masks: Callable) -> Step:
         for kind in ("gradients_others", "gradients_mask")
     }
     names = set.union(*recorded.values())
-    chosen = {e.name: e.variable.value for e in entries(case.model) if e.name in names}
+    found = places_of(case.model)
+    chosen = {name: found[name].variable.value for name in names}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(target_layers, "random_keys", first_come_keys)
         patch.setattr(target_layers.mask_ops, "crop_masks", torchvision_masks)
@@ -285,20 +288,21 @@ def test_mask_loss_on_our_own_targets(case: Case) -> None:
     assert ours == pytest.approx(theirs, rel=0.02)
 
 
-def torch_order(entry: Entry) -> np.ndarray:
-    """For each value of our variable, its place in torch's flattened tensor."""
-    places = np.arange(np.prod(entry.shape), dtype=np.int64).reshape(entry.shape)
-    return entry.convert(places).reshape(-1)
+def torch_order(place: Place) -> np.ndarray:
+    """For each value of our variable, its position in torch's flattened tensor."""
+    (shape,) = place.shapes
+    positions = np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
+    return place.convert(positions).reshape(-1)
 
 
 @pytest.mark.parametrize("kind", ["gradients_others", "gradients_mask"])
 def test_gradients(case: Case, step: Step, kind: str) -> None:
     """Of the mask loss, and of the sum of the other four."""
     recorded = section(case.recorded, kind)
-    found = {e.name: e for e in entries(case.model)}
+    found = places_of(case.model)
     assert len(step.gradients[kind]) == len(recorded) // 2 >= 6
     for name, gradient in sorted(step.gradients[kind].items()):
-        flat = np.full(int(np.prod(found[name].shape)), np.nan, np.float32)
+        flat = np.full(int(np.prod(found[name].shapes[0])), np.nan, np.float32)
         flat[torch_order(found[name])] = gradient.reshape(-1)
         ours, theirs = sample(flat, 200), recorded[f"{name}/sample"]
         known = ~np.isnan(ours)  # torchvision has rows for background

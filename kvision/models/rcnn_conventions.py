@@ -1,0 +1,40 @@
+"""Arguments with which `faster_rcnn` and `mask_rcnn` compute what others published.
+
+Example: `mask_rcnn("resnet50", class_names=names, **TORCHVISION_V2)`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["DETECTRON2", "TORCHVISION_V1", "TORCHVISION_V2"]
+
+# Source: torchvision, models/detection: weights named COCO_V1 were trained with 0 added
+# to the variance (`overwrite_eps`).
+TORCHVISION_V1: Mapping[str, Any] = MappingProxyType({"batch_norm_epsilon": 0.0})
+
+# Source: torchvision, fasterrcnn_resnet50_fpn_v2 and maskrcnn_resnet50_fpn_v2.
+TORCHVISION_V2: Mapping[str, Any] = MappingProxyType(
+    {
+        "head_batch_norm": True,
+        "rpn_num_convs": 2,
+        "box_num_convs": 4,
+        "box_num_dense": 1,
+    }
+)
+
+# Source: detectron2, configs/COCO-InstanceSegmentation and config/defaults.py. Its
+# ROIAlign takes as many samples as a bin has cells; here their number is fixed. Its
+# anchors of P6 step by 64 pixels, ours by whole fractions of the image: they are equal
+# where 64 divides both sides.
+DETECTRON2: Mapping[str, Any] = MappingProxyType(
+    {
+        "normalization": ((123.675, 116.28, 103.53), 1.0),
+        "stride_in_1x1": True,
+        "anchor_rounded": False,
+        "roi_align_mode": "aligned",
+        "rpn_train_post_nms_top_k": 1000,
+        "rpn_loss_beta": 0.0,
+        "box_loss_beta": 0.0,
+    }
+)
