@@ -162,7 +162,7 @@ def test_entries_that_share_their_bytes(tmp_path):
             content[found + 42 : found + 46] = bytes(4)  # all at the first one's place
             content[found + 20 : found + 28] = 2 * (3000).to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"overlap|damaged"):
+    with pytest.raises(CheckpointError, match="overlap"):
         read_checkpoint(path)
 
 
