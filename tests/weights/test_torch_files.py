@@ -80,3 +80,11 @@ def test_damaged_values_do_not_fit_their_checksum(tmp_path):
     path.write_bytes(path.read_bytes().replace(bytes(16), bytes(15) + b"x"))
     with pytest.raises(CheckpointError, match=r"file: weight: .*checksum"):
         read_checkpoint(path)["weight"].read()
+
+
+@pytest.mark.parametrize("name", ["zip", "legacy"])
+def test_a_file_that_ends_within_its_values_is_refused_when_opened(name, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes((GOLDEN / f"{name}.pth").read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="incomplete or damaged"):
+        read_checkpoint(path)
