@@ -1,23 +1,21 @@
 """Weights to begin with: those of another model of the same builder."""
 
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from kvision.layers import TokenScorer
+from kvision.weights import load, read_checkpoint
+from kvision.weights.kvision import renamed
 
 __all__ = ["load_model_file", "load_pretrained"]
 
 _log = logging.getLogger("kvision.train")
 
 _HEADS = ("head", "head_dist")
-# In checkpoints of runs, "model/00012 block_0/norm1/gamma".
-_CHECKPOINT_KEY = re.compile(r"^model/\d+ (.+)$")
 
 
 def load_model_file(path: "str | Path") -> keras.Model:
@@ -87,9 +85,8 @@ def _read(path: Path, build: Callable[[int], keras.Model]) -> keras.Model:
             raise _other_shapes(path, error) from error
         return source
     if path.suffix == ".safetensors":
-        arrays = _arrays(path)
-        source = build(_num_classes(arrays, path))
-        _assign(source, arrays, path)
+        source = build(_num_classes(path))
+        load(source, path, "kvision")
         return source
     raise ValueError(
         f"weights must be a .keras, .weights.h5 or .safetensors file. Received: {path}"
@@ -107,38 +104,15 @@ def _classes_in_h5(path: Path) -> int:
         return int(bias.shape[0])
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    matches = {_CHECKPOINT_KEY.match(name): array for name, array in arrays.items()}
-    found = {match[1]: array for match, array in matches.items() if match}
-    return found or arrays
-
-
-def _num_classes(arrays: dict[str, np.ndarray], path: Path) -> int:
-    if "head/bias" not in arrays:
+def _num_classes(path: Path) -> int:
+    names = {renamed(name): tensor for name, tensor in read_checkpoint(path).items()}
+    if "head/bias" not in names:
         raise ValueError(
             f"{path} is no file of ours: it has no 'head/bias', but "
-            f"{', '.join(list(arrays)[:3])} ..."
+            f"{', '.join(list(names)[:3])} ... kvision.weights.load reads those of "
+            "other projects"
         )
-    return len(arrays["head/bias"])
-
-
-def _assign(model: keras.Model, arrays: dict[str, np.ndarray], path: Path) -> None:
-    for variable in model.variables:
-        if "seed_generator" in variable.path:
-            continue
-        if variable.path not in arrays:
-            raise ValueError(f"{path} is of another model: it has no {variable.path!r}")
-        if arrays[variable.path].shape != tuple(variable.shape):
-            shapes = f"{arrays[variable.path].shape}, not {tuple(variable.shape)}"
-            raise _other_shapes(path, f"{variable.path!r} is {shapes}")
-        variable.assign(arrays[variable.path])
+    return names["head/bias"].shape[0]
 
 
 def _may_be_new(layer: Any) -> bool:

@@ -4,6 +4,7 @@ from kvision.weights.checkpoint import Checkpoint, CheckpointError, Tensor
 from kvision.weights.loading import load
 from kvision.weights.reading import read_checkpoint
 from kvision.weights.report import Report
+from kvision.weights.saving import save
 from kvision.weights.writing import write_safetensors
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Tensor",
     "load",
     "read_checkpoint",
+    "save",
     "write_safetensors",
 ]

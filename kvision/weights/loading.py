@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvision.weights import google, hugging_face, timm, torchvision
+from kvision.weights import google, hugging_face, kvision, timm, torchvision
 from kvision.weights.channels import with_channels
 from kvision.weights.checkpoint import CheckpointError, Tensor, naming
 from kvision.weights.fitting import Fit, fit, some
@@ -26,6 +26,7 @@ _LAYOUTS: dict[str, ModuleType] = {
     "timm": timm,
     "hugging_face": hugging_face,
     "google": google,
+    "kvision": kvision,
     "torchvision": torchvision,
 }
 
@@ -121,13 +122,9 @@ def _renamed(checkpoint: Tensors, layout: ModuleType) -> Tensors:
 
 
 def _homeless(model: Any, places: list[Place]) -> list[str]:
-    """Return the variables that the layout has no place for; seeds need none."""
+    """Return the variables that the layout has no place for."""
     placed = {id(place.variable) for place in places}
-    return [
-        weight.path
-        for weight in model.weights
-        if id(weight) not in placed and "seed_generator" not in weight.path
-    ]
+    return [weight.path for weight in model.weights if id(weight) not in placed]
 
 
 def _check(found: Fit, strange: list[str], homeless: list[str]) -> None:

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 __all__ = ["Report"]
 
 _SHOWN = 3
@@ -32,6 +29,9 @@ class Report:
     unused: tuple[str, ...]
 
     def __repr__(self) -> str:
+        from rich.console import Console
+        from rich.table import Table
+
         table = Table("", "count", "such as", title=f"{self.path.name} ({self.source})")
         for kind in ("matched", "resized", "fresh", "unused"):
             names = getattr(self, kind)
