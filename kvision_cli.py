@@ -465,6 +465,49 @@ def export(**options: Any) -> None:
 
 
 @cli.command()
+@click.argument("checkpoint", type=FILE)
+@click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option(
+    "--model", required=True, metavar="NAME", help="vit, deit, mask_rcnn, ..."
+)
+@click.option("--variant", metavar="NAME", help="Such as B/16.")
+@click.option("--image-size", type=ImageSize(), help="224 or 224x320 (height x width).")
+@click.option(
+    "--source",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Whose checkpoint it is: timm, hugging_face, google, ...",
+)
+@click.option(
+    "--unused",
+    multiple=True,
+    metavar="NAME",
+    help="Beginning of tensors to leave out. May be given more than once.",
+)
+@click.option(
+    "--adapt-channels",
+    is_flag=True,
+    help="Bring the first convolution to images of other channels.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="NAME.keras for the model, NAME.safetensors for its weights alone.",
+)
+@common
+def convert(**options: Any) -> None:
+    """Bring weights of another project into a model.
+
+    CHECKPOINT is safetensors, .npz, .pth, .pkl or .h5. Arguments of the model can be
+    given as KEY=VALUE (num_classes=10). A table says what became of the tensors;
+    anything that does not fit is an error.
+    """
+    run("convert", **options)
+
+
+@cli.command()
 @click.argument("builder", required=False)
 @click.argument("variant", required=False)
 @click.option("--image-size", type=ImageSize(), help="256 or 256x320 (height x width).")

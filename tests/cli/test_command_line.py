@@ -26,6 +26,7 @@ COMMANDS = [
     ["eval"],
     ["predict"],
     ["export"],
+    ["convert"],
     ["doctor"],
 ]
 
