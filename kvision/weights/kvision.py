@@ -64,7 +64,8 @@ def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:
     Yields:
         A place for each variable.
     """
-    embedding = next((x for x in model.layers if x.name == "position_embedding"), None)
+    layers = {layer.name: layer for layer in model.layers}
+    embedding: Any = layers.get("position_embedding")
     table = getattr(embedding, "table", None)
     for path, variable in variables(model).items():
         if variable is table and hasattr(embedding, "num_prefix_tokens"):

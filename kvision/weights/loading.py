@@ -90,7 +90,7 @@ def load(
         matched=_names(found.matched, found.resized),
         resized=_names(found.resized),
         fresh=tuple(place.variable.path for place in found.fresh),
-        unused=tuple(found.left),
+        unused=(*found.left, *(n for n in _names(found.fresh) if n in shapes)),
     )
 
 

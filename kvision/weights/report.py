@@ -5,7 +5,7 @@ from pathlib import Path
 
 __all__ = ["Report"]
 
-_SHOWN = 3
+_SHOWN = 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,7 +18,8 @@ class Report:
         matched: names of the tensors that were taken as they are.
         resized: names of those that were brought to the model's size.
         fresh: paths of the variables that keep their first values.
-        unused: names of the tensors that the model has no place for.
+        unused: names of the tensors that the model has no place for, or a head of other
+            classes.
     """
 
     path: Path
@@ -32,7 +33,8 @@ class Report:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("", "count", "such as", title=f"{self.path.name} ({self.source})")
+        title = f"{self.path.name} ({self.source})"
+        table = Table("", "count", "such as", title=title, title_justify="left")
         for kind in ("matched", "resized", "fresh", "unused"):
             names = getattr(self, kind)
             more = ", ..." if names[_SHOWN:] else ""
