@@ -111,6 +111,12 @@ def cases() -> dict[str, Case]:
             IMAGENET,
             2,
         ),
+        "deit_small_distilled": (
+            published("deit_small_distilled_patch16_224"),
+            (224, 224),
+            IMAGENET,
+            1,
+        ),
         "deit3_small": (
             published("deit3_small_patch16_224", img_size=odd),
             odd,

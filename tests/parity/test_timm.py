@@ -74,6 +74,7 @@ BUILDERS: dict[str, Callable[[], keras.Model]] = {
     "attention_pooling": lambda: small(class_token=False, pooling="attention"),
     "clip": lambda: small(pre_norm=True, epsilon=1e-5, activation="quick_gelu"),
     "deit_tiny_distilled": lambda: models.deit("Ti/16", distilled=True, num_classes=10),
+    "deit_small_distilled": lambda: models.deit("S/16", distilled=True, num_classes=10),
     "deit3_small": lambda: models.deit3("S/16", num_classes=10, image_size=ODD),
     "r26_s32": lambda: models.hybrid_vit(
         "R26+S/32", num_classes=10, image_size=(128, 160)
@@ -84,7 +85,7 @@ BUILDERS: dict[str, Callable[[], keras.Model]] = {
         "S", num_classes=10, image_size=(96, 160)
     ),
 }
-SLOW = ("vit_base",)
+SLOW = ("vit_base", "deit_small_distilled")
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
     for name in BUILDERS

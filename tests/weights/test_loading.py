@@ -1,5 +1,6 @@
 """What `kvision.weights.load` makes fit, what it refuses, and what it says."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,16 @@ def test_layer_scales_of_meta(tmp_path: Path) -> None:
     kv.weights.load(model, write(tmp_path, metas))
     found = model.get_layer("block_1").layer_scale2.gamma
     np.testing.assert_array_equal(found, tensors["blocks.1.ls2.gamma"])
+
+
+def test_the_weights_among_the_rest_of_a_training(
+    tensors: Tensors, tmp_path: Path
+) -> None:
+    """Meta's DeiT and DynamicViT come as {"model": ...}."""
+    path = tmp_path / "deit.pth"
+    path.write_bytes(pickle.dumps({"model": tensors, "epoch": 300}))
+    report = kv.weights.load(small_vit(), path)
+    assert sorted(report.matched) == sorted(tensors)
 
 
 def test_two_names_of_one_tensor(tmp_path: Path) -> None:
