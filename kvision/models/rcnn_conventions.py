@@ -3,11 +3,12 @@
 Example: `mask_rcnn("resnet50", class_names=names, **TORCHVISION_V2)`.
 """
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["DETECTRON2", "TORCHVISION_V1", "TORCHVISION_V2"]
+__all__ = ["DETECTRON2", "MATTERPORT", "TORCHVISION_V1", "TORCHVISION_V2"]
 
 # Source: torchvision, models/detection: weights named COCO_V1 were trained with 0 added
 # to the variance (`overwrite_eps`).
@@ -36,5 +37,29 @@ DETECTRON2: Mapping[str, Any] = MappingProxyType(
         "rpn_train_post_nms_top_k": 1000,
         "rpn_loss_beta": 0.0,
         "box_loss_beta": 0.0,
+    }
+)
+
+# Source: matterport/Mask_RCNN, mrcnn/config.py and model.py; build it on "resnet101" for
+# `mask_rcnn_coco.h5`. It rounds the level of a region, which is to halve the octave. It
+# chooses proposals from all levels together, ours from each; its anchors are a pixel
+# smaller, since it divides boxes by the size less one.
+MATTERPORT: Mapping[str, Any] = MappingProxyType(
+    {
+        "normalization": ((123.7, 116.8, 103.9), 1.0),
+        "batch_norm_epsilon": 1e-3,
+        "stride_in_1x1": True,
+        "pool_padding": "same",
+        "anchor_aspect_ratios": (2.0, 1.0, 0.5),
+        "anchor_rounded": False,
+        "rpn_channels": 512,
+        "rpn_loss_beta": 1.0,
+        "roi_align_mode": "crop_and_resize",
+        "roi_canonical_size": 224 / math.sqrt(2),
+        "box_num_samples": 200,
+        "box_positive_fraction": 0.33,
+        "box_loss_beta": 1.0,
+        "score_threshold": 0.7,
+        "nms_iou_threshold": 0.3,
     }
 )

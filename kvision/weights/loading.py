@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvision.weights import google, hugging_face, kvision, timm, torchvision
+from kvision.weights import detectron2, google, hugging_face, kvision, timm, torchvision
 from kvision.weights.channels import with_channels
 from kvision.weights.checkpoint import CheckpointError, Tensor, naming
 from kvision.weights.fitting import Fit, fit, some
@@ -28,6 +28,7 @@ _LAYOUTS: dict[str, ModuleType] = {
     "google": google,
     "kvision": kvision,
     "torchvision": torchvision,
+    "detectron2": detectron2,
 }
 
 
