@@ -27,6 +27,9 @@ CORE = [
     "rich>=13.7",
     "pyyaml>=6.0",
     "safetensors>=0.5",
+    # Keras and TensorFlow bring these; checkpoints are read with them.
+    "h5py>=3.11",
+    "ml_dtypes>=0.5",
 ]
 
 # What a user may add: `pip install 'kvision[viz,litert]'`.

@@ -17,7 +17,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from kvision.train.files import replacing, write_text
+from kvision.train.files import write_text
+from kvision.weights.replacing import replacing
 
 __all__ = ["Checkpoint", "CheckpointError", "read_newest", "write"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from kvision.train.files import replacing
+from kvision.weights.replacing import replacing
 
 __all__ = ["load_weights", "save_model"]
 

@@ -160,12 +160,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 WRITE_FOR_EVER = """
     import importlib.util, itertools, pathlib, sys, types
 
-    # The two modules by their paths: no TensorFlow, so that the test is quick.
-    for name in ("kvision", "kvision.train"):
+    # The modules by their paths: no TensorFlow, so that the test is quick.
+    for name in ("kvision", "kvision.train", "kvision.weights"):
         sys.modules[name] = types.ModuleType(name)
-    for name in ("files", "checkpoints"):
-        path = pathlib.Path(sys.argv[1]) / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"kvision.train.{name}", path)
+    for name in ("weights.replacing", "train.files", "train.checkpoints"):
+        path = pathlib.Path(sys.argv[1]) / f"{name.replace('.', '/')}.py"
+        spec = importlib.util.spec_from_file_location(f"kvision.{name}", path)
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
 
@@ -182,7 +182,7 @@ WRITE_FOR_EVER = """
 def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     rng = random.Random(1)
     code = textwrap.dedent(WRITE_FOR_EVER)
-    source = str(Path(checkpoints.__file__).parent)
+    source = str(Path(checkpoints.__file__).parent.parent)
     last = -1
     for _ in range(6):
         command = [sys.executable, "-c", code, source, str(tmp_path)]
