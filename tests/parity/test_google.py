@@ -215,6 +215,28 @@ def test_positions_are_resampled_by_googles_rule(tmp_path: Path) -> None:
     assert_equal(logits, expected_of(weights, model)["logits"], "logits")
 
 
+def test_patches_and_channels_of_another_size(tmp_path: Path) -> None:
+    weights = new_file()
+    stem = PatchEmbedding(64, 12, name="patch_embedding")
+    model = build_vit(
+        ViTSize(*NUMBERS),
+        stem,
+        image_size=(72, 72),
+        num_channels=1,
+        num_classes=10,
+        class_token=False,
+        pooling="average",
+    )
+    path = write(tmp_path, weights)
+    report = kv.weights.load(model, path, adapt_channels=True)
+    assert report.resized == ("embedding/kernel",)
+    grey = weights["embedding/kernel"].sum(2, keepdims=True)
+    resize = kv.ops.resampling.resize_patch_kernel  # as FlexiViT's: bilinear
+    np.testing.assert_allclose(
+        stem.kernel, resize(grey, (12, 12), "bilinear"), atol=1e-6
+    )
+
+
 def test_raw_bfloat16(tmp_path: Path) -> None:
     """NumPy writes it as two bytes without a name."""
     rounded = {name: x.astype(ml_dtypes.bfloat16) for name, x in new_file().items()}
