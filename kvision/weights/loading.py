@@ -1,24 +1,28 @@
 """`load`: a checkpoint of another project becomes the weights of a model."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from kvision.weights import detectron2, google, hugging_face, kvision, timm, torchvision
+from kvision.weights import (
+    detectron2,
+    google,
+    hugging_face,
+    kvision,
+    timm,
+    torchvision,
+)
+from kvision.weights.assigning import assign
 from kvision.weights.channels import with_channels
 from kvision.weights.checkpoint import CheckpointError, Tensor, naming
 from kvision.weights.fitting import Fit, fit, some
-from kvision.weights.places import Convert, Place
+from kvision.weights.places import Place
 from kvision.weights.reading import read_checkpoint
 from kvision.weights.report import Report
 
 __all__ = ["load"]
 
-Array = np.ndarray
 Tensors = Mapping[str, Tensor]
 
 # The first that recognises a checkpoint is taken.
@@ -26,6 +30,7 @@ _LAYOUTS: dict[str, ModuleType] = {
     "timm": timm,
     "hugging_face": hugging_face,
     "google": google,
+    "matterport": matterport,  # "/gamma" is in its names too
     "kvision": kvision,
     "torchvision": torchvision,
     "detectron2": detectron2,
@@ -53,7 +58,9 @@ def load(
     Args:
         model: a built model of `kvision.models`.
         path: the checkpoint; its format is told from its content.
-        source: whose names it has, such as "timm" or "hugging_face"; "auto" finds out.
+        source: whose names it has: "timm" (Meta's DeiT and DynamicViT too),
+            "hugging_face", "google", "torchvision", "detectron2", "matterport" or
+            "kvision"; "auto" finds out.
         unused: how the names begin of tensors that the model may leave out.
         adapt_channels: whether the first convolution may be brought to a model for
             images of other channels (`kvision.weights.channels`).
@@ -66,25 +73,17 @@ def load(
             and variables do not correspond; a `ValueError`.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path)
-    source, layout = _layout(source, checkpoint, path)
-    with naming(path):
-        tensors = _renamed(checkpoint, layout)
+    source, layout, tensors = _read(path, source)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     places = list(layout.places(model, shapes))
     if adapt_channels:
         places = [with_channels(place, shapes) for place in places]
     found = fit(places, shapes)
-    allowed = tuple(unused)
-    strange = [
-        name
-        for name in found.left
-        if not (layout.is_spare(name) or name.startswith(allowed))
-    ]
+    strange = _strange(found.left, layout, tuple(unused))
     with naming(f"{path} ({source}) does not fit {model.name!r}"):
         _check(found, strange, _homeless(model, places))
     with naming(path):
-        _assign(found, tensors)
+        assign(found, tensors)
     return Report(
         path,
         source,
@@ -93,6 +92,14 @@ def load(
         fresh=tuple(place.variable.path for place in found.fresh),
         unused=(*found.left, *(n for n in _names(found.fresh) if n in shapes)),
     )
+
+
+def _read(path: Path, source: str) -> tuple[str, ModuleType, Tensors]:
+    """Open a checkpoint: whose it is, and its tensors as the layout names them."""
+    checkpoint = read_checkpoint(path)
+    source, layout = _layout(source, checkpoint, path)
+    with naming(path):
+        return source, layout, _renamed(checkpoint, layout)
 
 
 def _layout(source: str, names: Iterable[str], path: Path) -> tuple[str, ModuleType]:
@@ -122,6 +129,17 @@ def _renamed(checkpoint: Tensors, layout: ModuleType) -> Tensors:
     return tensors
 
 
+def _strange(
+    names: Iterable[str], layout: ModuleType, allowed: tuple[str, ...]
+) -> list[str]:
+    """Return the tensors that nobody asks for and that may not be left out."""
+    return [
+        name
+        for name in names
+        if not (layout.is_spare(name) or name.startswith(allowed))
+    ]
+
+
 def _homeless(model: Any, places: list[Place]) -> list[str]:
     """Return the variables that the layout has no place for."""
     placed = {id(place.variable) for place in places}
@@ -143,40 +161,6 @@ def _check(found: Fit, strange: list[str], homeless: list[str]) -> None:
             "checkpoint's variant and arguments, or name in unused= what it may leave "
             "out"
         )
-
-
-def _assign(found: Fit, tensors: Tensors) -> None:
-    # First what may be of a size that cannot be resized.
-    resized = [
-        (place, _converted(place, place.resize, _read(place.names, tensors)))
-        for place in found.resized
-        if place.resize is not None
-    ]
-    # Those of the same tensors together, which are read once: a large file is never in
-    # memory as a whole, nor read for each block of a stack.
-    ordered = sorted(found.matched, key=_names_of)
-    for names, group in itertools.groupby(ordered, key=_names_of):
-        arrays = _read(names, tensors)
-        for place in group:
-            place.variable.assign(_converted(place, place.convert, arrays))
-    for place, values in resized:
-        place.variable.assign(values)
-
-
-def _names_of(place: Place) -> tuple[str, ...]:
-    return place.names
-
-
-def _read(names: Iterable[str], tensors: Tensors) -> list[Array]:
-    return [tensors[name].read() for name in names]
-
-
-def _converted(place: Place, convert: Convert, arrays: list[Array]) -> Array:
-    try:
-        values = np.asarray(convert(*arrays), np.float32)
-        return values.reshape(place.variable.shape)
-    except ValueError as error:
-        raise CheckpointError(f"{', '.join(place.names)}: {error}") from error
 
 
 def _names(places: Iterable[Place], but: Iterable[Place] = ()) -> tuple[str, ...]:
