@@ -30,7 +30,6 @@ _LAYOUTS: dict[str, ModuleType] = {
     "timm": timm,
     "hugging_face": hugging_face,
     "google": google,
-    "matterport": matterport,  # "/gamma" is in its names too
     "kvision": kvision,
     "torchvision": torchvision,
     "detectron2": detectron2,
