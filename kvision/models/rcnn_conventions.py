@@ -40,10 +40,10 @@ DETECTRON2: Mapping[str, Any] = MappingProxyType(
     }
 )
 
-# Source: matterport/Mask_RCNN, mrcnn/config.py and model.py; build it on "resnet101" for
-# `mask_rcnn_coco.h5`. It rounds the level of a region, which is to halve the octave. It
-# chooses proposals from all levels together, ours from each; its anchors are a pixel
-# smaller, since it divides boxes by the size less one.
+# Source: matterport/Mask_RCNN, mrcnn/config.py and model.py; `mask_rcnn_coco.h5` is for
+# "resnet101". It rounds the level of a region, as if it were larger by half an octave.
+# It chooses proposals from all levels together, ours from each; its anchors are a pixel
+# smaller, since it divides boxes by the size of the image less one.
 MATTERPORT: Mapping[str, Any] = MappingProxyType(
     {
         "normalization": ((123.7, 116.8, 103.9), 1.0),

@@ -1,0 +1,210 @@
+"""Mask R-CNN with a checkpoint of matterport against its arithmetic in NumPy."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import kvision
+from kvision.models.rcnn_conventions import MATTERPORT
+from kvision.weights import matterport
+from tests.ops.modes import to_numpy
+from tests.parity import numpy_matterport
+from tests.parity.compare import assert_boxes_equal, assert_equal
+from tests.parity.numpy_matterport import BLOCKS, RPN, Matterport
+from tests.parity.seeded import images_for, uniform
+
+IMAGE_SIZE = (128, 192)
+AREA = float(IMAGE_SIZE[0] * IMAGE_SIZE[1])
+NUM_CLASSES = 5
+SCALE = np.array([*IMAGE_SIZE, *IMAGE_SIZE])  # of (y, x, y, x)
+XYXY = [1, 0, 3, 2]
+
+
+@dataclass
+class Run:
+    """The reference, our model and one image."""
+
+    reference: Matterport
+    model: keras.Model
+    image: np.ndarray
+    stages: dict[int, np.ndarray]
+    maps: dict[int, np.ndarray]
+    rois: np.ndarray  # (y1, x1, y2, x2), relative
+
+    @property
+    def pooled_maps(self) -> dict[str, np.ndarray]:
+        return {f"P{level}": self.maps[level][None] for level in (2, 3, 4, 5)}
+
+    def in_pixels(self, boxes: np.ndarray) -> np.ndarray:
+        return (boxes * SCALE)[:, XYXY].astype(np.float32)
+
+
+def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Write a file as Keras 2 did: a group for each layer, the RPN in one group."""
+    with h5py.File(path, "w") as file:
+        for name, values in tensors.items():
+            layer = name.split("/")[0]
+            group = "rpn_model" if layer in RPN else layer
+            file[f"{group}/{name}:0"] = values
+
+
+def regions(count: int) -> np.ndarray:
+    """Boxes of all sizes, some of them for each level."""
+    side = np.exp(uniform("side", (count, 2), math.log(0.1), math.log(1.6)))
+    centre = uniform("centre", (count, 2), 0, 1)
+    boxes = np.concatenate([centre - side / 2, centre + side / 2], axis=1)
+    # Samples on the last row are 0 or not by rounding.
+    return np.clip(boxes, 0, 0.999).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    shapes = numpy_matterport.shapes(BLOCKS[50], NUM_CLASSES)
+    tensors = {n: numpy_matterport.weights_for(n, s) for n, s in shapes.items()}
+    path = tmp_path_factory.mktemp("matterport") / "mask_rcnn.h5"
+    write(path, tensors)
+    model = kvision.models.mask_rcnn(
+        class_names=[f"class {i}" for i in range(NUM_CLASSES)],
+        image_size=IMAGE_SIZE,
+        **MATTERPORT,
+    )
+    report = kvision.weights.load(model, path)
+    assert report.source == "matterport"
+    assert set(report.matched) == set(tensors)
+    assert report.fresh == report.resized == report.unused == ()
+    image = images_for(1, IMAGE_SIZE)[0]
+    reference = Matterport(tensors)
+    stages = reference.backbone(image)
+    return Run(reference, model, image, stages, reference.pyramid(stages), regions(60))
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
+def test_names_are_those_of_the_published_file() -> None:
+    """690 tensors, 64,158,584 values on ResNet-101: `detection.md` counted them."""
+    shapes = numpy_matterport.shapes(BLOCKS[101], 80)
+    assert len(shapes) == 690
+    assert sum(math.prod(shape) for shape in shapes.values()) == 64_158_584
+    model = kvision.models.mask_rcnn(
+        "resnet101",
+        class_names=[f"class {i}" for i in range(80)],
+        image_size=(64, 64),
+        **MATTERPORT,
+    )
+    found = {
+        name: shape
+        for place in matterport.places(model, shapes)
+        for name, shape in zip(place.names, place.shapes, strict=True)
+    }
+    assert found == shapes
+
+
+def test_backbone_and_pyramid(run: Run) -> None:
+    images = run.model.get_layer("normalization")(run.image[None].astype(np.float32))
+    stages = backbone_of(run.model)(images)
+    for level, theirs in run.stages.items():
+        assert_equal(to_numpy(stages[f"C{level}"])[0], theirs, f"C{level}")
+    maps = run.model.get_layer("pyramid")(stages)
+    for level, theirs in run.maps.items():
+        assert_equal(to_numpy(maps[f"P{level}"])[0], theirs, f"P{level}")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"stride_in_1x1": False}, {"pool_padding": "symmetric"}, {"epsilon": 1e-5}],
+)
+def test_each_difference_of_the_backbone_shows(run: Run, changed: dict) -> None:
+    arguments = {"stride_in_1x1": True, "pool_padding": "same", **changed}
+    epsilon = arguments.pop("epsilon", 1e-3)
+    body = kvision.models.resnet(
+        "resnet50", IMAGE_SIZE, batch_norm_epsilon=epsilon, **arguments
+    )
+    body.set_weights(backbone_of(run.model).get_weights())
+    images = run.model.get_layer("normalization")(run.image[None].astype(np.float32))
+    theirs = run.stages[5]
+    assert np.abs(to_numpy(body(images))["C5"] - theirs).max() > 0.01 * theirs.max()
+
+
+def test_rpn(run: Run) -> None:
+    maps = {f"P{level}": values[None] for level, values in run.maps.items()}
+    logits, deltas = run.model.get_layer("rpn")(maps)
+    for level, values in run.maps.items():
+        scores, theirs = run.reference.rpn(values)
+        ours = to_numpy(keras.ops.sigmoid(logits[f"P{level}"]))[0]
+        assert_equal(ours, scores, f"P{level} scores")
+        assert scores.std() > 0.05
+        ours = to_numpy(deltas[f"P{level}"])[0]
+        assert_equal(ours, theirs[:, XYXY], f"P{level} deltas")
+
+
+def test_tall_anchors_come_first(run: Run) -> None:
+    anchors = to_numpy(run.model.get_layer("anchors")(run.pooled_maps | p6(run)))
+    root = math.sqrt(0.5)
+    for level in (2, 6):
+        side = 8 * 2**level
+        sizes = anchors[f"P{level}"][:3, 2:] - anchors[f"P{level}"][:3, :2]
+        expected = [
+            [side * root, side / root],
+            [side, side],
+            [side / root, side * root],
+        ]
+        assert_boxes_equal(sizes, expected, f"P{level} widths and heights")
+
+
+def p6(run: Run) -> dict[str, Any]:
+    return {"P6": run.maps[6][None]}
+
+
+def test_box_head(run: Run) -> None:
+    rois = run.in_pixels(run.rois)
+    pooled = run.model.get_layer("box_roi_align")(run.pooled_maps, rois[None])
+    theirs = run.reference.pooled(run.maps, run.rois, 7, AREA)
+    assert_equal(to_numpy(pooled)[0], theirs, "regions")
+    logits, deltas = run.model.get_layer("box_head")(pooled)
+    expected = run.reference.box_head(theirs)
+    assert_equal(to_numpy(logits)[0], np.roll(expected[0], -1, 1), "class logits")
+    # Our weights (10, 10, 5, 5) are one over its deviations.
+    assert_equal(to_numpy(deltas)[0], expected[1][:, 1:, XYXY], "box deltas")
+
+
+def test_masks(run: Run) -> None:
+    rois, count = run.in_pixels(run.rois[:4]), 4
+    pooled = run.model.get_layer("mask_roi_align")(run.pooled_maps, rois[None])
+    theirs = run.reference.masks(run.reference.pooled(run.maps, run.rois[:4], 14, AREA))
+    for label in range(NUM_CLASSES):
+        labels = np.full((1, count), label, np.int32)
+        logits = run.model.get_layer("mask_head")(pooled, labels)
+        ours = to_numpy(keras.ops.sigmoid(logits))[0]
+        assert_equal(ours, theirs[..., label + 1], f"masks of class {label}")
+
+
+def test_detections_of_given_head_outputs(run: Run) -> None:
+    """The best class of a region is the only one that can be above one half."""
+    count = 300
+    rois = regions(count)
+    logits = uniform("logits", (count, NUM_CLASSES + 1), -6, 6)
+    deltas = uniform("deltas", (count, NUM_CLASSES + 1, 4), -1, 1)
+    boxes, scores, labels = numpy_matterport.detections(logits, deltas, rois)
+    assert len(scores) >= 50
+    found = to_numpy(
+        run.model.get_layer("detections")(
+            np.roll(logits, -1, 1)[None],
+            deltas[None, :, 1:, XYXY],
+            run.in_pixels(rois)[None],
+            np.ones((1, count), bool),
+        )
+    )
+    number = found["num_detections"][0]
+    assert number == len(scores)
+    assert_equal(found["scores"][0, :number], scores, "scores")
+    np.testing.assert_array_equal(found["labels"][0, :number], labels - 1)
+    expected = run.in_pixels(boxes)
+    assert_boxes_equal(found["boxes"][0, :number], expected, "boxes")
