@@ -10,6 +10,7 @@ from kvision.weights import (
     google,
     hugging_face,
     kvision,
+    matterport,
     timm,
     torchvision,
 )
@@ -30,6 +31,7 @@ _LAYOUTS: dict[str, ModuleType] = {
     "timm": timm,
     "hugging_face": hugging_face,
     "google": google,
+    "matterport": matterport,  # "/gamma" is in its names too
     "kvision": kvision,
     "torchvision": torchvision,
     "detectron2": detectron2,
