@@ -19,8 +19,10 @@ __all__ = ["is_decided"]
 Array = np.ndarray
 Tensor = Any
 
-# Of the largest score of the image, or of 1 where that is less.
 _LEAST_MARGIN = 1e-3
+# What rounding may change, as a share of the largest score: energies of pixels are sums
+# of many thousands.
+_ROUNDING = 1e-5
 
 
 def is_decided(classifier: Classifier, inputs: Mapping[str, Array]) -> Array:
@@ -32,8 +34,8 @@ def is_decided(classifier: Classifier, inputs: Mapping[str, Array]) -> Array:
 
     Returns:
         (N,) bool array: whether at every choice of the model the gap between the last
-        score that is kept and the first that is dropped exceeds 1e-3. All are, of a
-        model that keeps all patches.
+        score that is kept and the first that is dropped exceeds 1e-3, and 1e-5 of the
+        largest score. All are, of a model that keeps all patches.
 
     Raises:
         ValueError: none of them is.
@@ -42,13 +44,13 @@ def is_decided(classifier: Classifier, inputs: Mapping[str, Array]) -> Array:
     if not choices:
         return np.ones(len(inputs["images"]), bool)
     scores = in_batches(_graph(classifier, choices), inputs)
-    margins = [_margins(scores[name], count) for name, (_, count) in choices.items()]
-    decided = np.min(margins, axis=0) > _LEAST_MARGIN
+    clear = [_is_clear(scores[name], count) for name, (_, count) in choices.items()]
+    decided = np.all(clear, axis=0)
     if not decided.any():
         raise ValueError(
             f"{classifier.name} chooses patches, and of all {len(decided)} images the "
             f"last score kept and the first dropped differ by {_LEAST_MARGIN:g} or "
-            "less, so that rounding decides and nothing can be compared. Give other "
+            "less, or by what rounding does: nothing can be compared. Give other "
             "images, or train the model first."
         )
     return decided
@@ -80,9 +82,8 @@ def _graph(classifier: Classifier, choices: Mapping[str, tuple[Tensor, int]]) ->
     )
 
 
-def _margins(scores: Array, count: int) -> Array:
-    """Return the gap after the first `count` scores of each row (B,)."""
+def _is_clear(scores: Array, count: int) -> Array:
+    """Tell of each row (B,) whether its first `count` scores stand out."""
     rows = np.sort(scores.reshape(len(scores), -1), axis=1)[:, ::-1]
-    # Energies of pixels are sums of thousands; log-odds are not.
-    scale = np.maximum(np.abs(rows).max(axis=1), 1.0)
-    return (rows[:, count - 1] - rows[:, count]) / scale
+    gaps = rows[:, count - 1] - rows[:, count]
+    return gaps > np.maximum(_LEAST_MARGIN, _ROUNDING * np.abs(rows).max(axis=1))
