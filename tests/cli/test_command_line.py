@@ -87,7 +87,7 @@ def test_commands_are_listed_in_the_order_of_work() -> None:
     lines = invoke("--help").stdout.partition("Commands:")[2].splitlines()
     names = [line.split()[0] for line in lines if line.strip()]
     work = ["demo", "check", "train", "eval", "predict", "export"]
-    assert names == [*work, "models", "explain", "doctor"]
+    assert names == [*work, "convert", "models", "explain", "doctor"]
 
 
 def test_version_is_the_package_version() -> None:
