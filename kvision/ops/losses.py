@@ -4,7 +4,10 @@ from typing import Any
 
 from keras import ops
 
+from kvision.ops.boxes import area
+
 __all__ = [
+    "giou",
     "sigmoid_cross_entropy",
     "smooth_l1",
     "softmax_cross_entropy",
@@ -58,6 +61,31 @@ def smooth_l1(predictions: Tensor, targets: Tensor, beta: float) -> Tensor:
     if beta == 0:
         return error
     return ops.where(error < beta, 0.5 * error * error / beta, error - 0.5 * beta)
+
+
+def giou(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Compute 1 - GIoU of each box and its target.
+
+    Args:
+        boxes: (..., 4) float tensor in pixels; reversed boxes count as empty.
+        targets: (..., 4) float tensor in pixels.
+
+    Returns:
+        (...) tensor of losses in [0, 2]: 0 for equal boxes; above 1, with a gradient
+        that draws them together, for boxes apart; 1 where both are empty and at one
+        place.
+
+    Source: Rezatofighi et al. 2019, Generalized Intersection over Union, algorithm 1.
+    """
+    low, high = boxes[..., :2], boxes[..., 2:]
+    target_low, target_high = targets[..., :2], targets[..., 2:]
+    shared = [ops.maximum(low, target_low), ops.minimum(high, target_high)]
+    around = [ops.minimum(low, target_low), ops.maximum(high, target_high)]
+    intersection = area(ops.concatenate(shared, axis=-1))
+    hull = area(ops.concatenate(around, axis=-1))
+    union = area(boxes) + area(targets) - intersection
+    overlap = intersection / ops.maximum(union, 1e-9)
+    return 1 - overlap + (hull - union) / ops.maximum(hull, 1e-9)
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -60,6 +60,29 @@ def test_smooth_l1_has_no_kink_at_beta() -> None:
     np.testing.assert_allclose(np.diff(to_numpy(loss)), 2e-4, rtol=0.01)
 
 
+#   0   2   4   6        a = (0, 0, 4, 4), b = (2, 2, 6, 6): shared 4, union 28,
+# 0 aaaaaaaaa            the box around both 36
+# 2 aaaa####bbbb         c = (4, 0, 6, 2) beside a: shared 0, union 20, around 24
+# 4     bbbbbbbb         d = (1, 1, 1, 3) is empty and in a
+def test_giou_by_hand() -> None:
+    boxes = np.array([[0, 0, 4, 4]] * 4 + [[1, 1, 1, 1]], np.float32)
+    targets = np.array(
+        [[0, 0, 4, 4], [2, 2, 6, 6], [4, 0, 6, 2], [1, 1, 1, 3], [1, 1, 1, 1]], "f4"
+    )
+    expected = [0, 1 - 4 / 28 + 8 / 36, 1 + 4 / 24, 1, 1]
+    np.testing.assert_allclose(to_numpy(losses.giou(boxes, targets)), expected, 1e-6)
+    np.testing.assert_allclose(to_numpy(losses.giou(targets, boxes)), expected, 1e-6)
+
+
+def test_giou_draws_boxes_apart_together() -> None:
+    box = tf.Variable([[0.0, 0.0, 4.0, 4.0]])
+    with tf.GradientTape() as tape:
+        loss = losses.giou(box, tf.constant([[20.0, 0.0, 24.0, 4.0]]))
+    x1, y1, x2, y2 = to_numpy(tape.gradient(loss, box))[0]
+    assert x2 < 0, "the near side moves towards the target"
+    assert np.isfinite([x1, y1, y2]).all()
+
+
 def test_weighted_mean() -> None:
     values = np.array([1, 2, 3, 1e6], np.float32)
     weights = np.array([1, 1, 2, 0], np.float32)
@@ -79,6 +102,7 @@ def test_every_mode_computes_the_same() -> None:
             losses.smooth_l1(x, y, 1 / 9),
             losses.softmax_cross_entropy(tf.reshape(x, (5, 10)), labels),
             losses.weighted_mean(x, targets),
+            losses.giou(tf.reshape(x[:40], (10, 4)), tf.reshape(y[:40], (10, 4))),
         )
 
     assert_modes_agree(run, x, y)
