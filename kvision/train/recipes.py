@@ -62,7 +62,12 @@ def from_scratch(
     this recipe's `to_yaml`. Data: a million photos, such as ImageNet-1k in `train/` and
     `val/`; with less, begin with weights. RandAugment, random erasing, MixUp, CutMix,
     repeated augmentation, label smoothing, drop path and an average of the weights, as
-    Touvron et al. 2021, Table 9. Result: not measured here.
+    Touvron et al. 2021, Table 9.
+
+    Result: not measured on so many photos. With too few it learns little: on
+    PneumoniaMNIST (`--variant Lite-2/4 --image-size 28 --batch-size 64 num_channels=1
+    accumulate=1 epochs=50 max_minutes=3 warmup_steps=100 ema=0.99 repeats=1`) test
+    accuracy 0.735 and AUC 0.871 after three minutes on two busy CPU cores.
 
     Args:
         data: folder of class folders.
@@ -101,8 +106,12 @@ def fine_tuning(
     Command: `kvision train classify DATA --recipe fine_tuning.yaml --weights PATH`, the
     file being this recipe's `to_yaml`. Data: photos in class folders, some hundreds or
     more. The head begins anew where the classes differ; early layers learn less than
-    late ones (0.75 a layer), weight decay acts on kernels only. Result: not measured
-    here.
+    late ones (0.75 a layer), weight decay acts on kernels only.
+
+    Result: from PneumoniaMNIST at 28 px to 56 px (the recipe `pneumoniamnist`, then
+    `--variant Lite-2/4 --image-size 56 num_channels=1 epochs=8`) test AUC goes from
+    0.954 to 0.957 and accuracy from 0.880 to 0.840, in two minutes on two busy CPU
+    cores. (It mirrors images, which chests are not.)
 
     Args:
         data: folder of class folders, CSV or `.npz` file.
@@ -128,7 +137,6 @@ def fine_tuning(
         drop_path=0.1,
         augment="light",
         label_smoothing=0.1,
-        ema=0.999,
     )
 
 
@@ -137,8 +145,11 @@ def pneumoniamnist(data: str) -> ClassifyRecipe:
 
     Command: `kvision train classify pneumoniamnist.npz --recipe pneumoniamnist.yaml`,
     the file being this recipe's `to_yaml`. Data: 28 x 28 chest X-rays, 2428 to train
-    on and 270 to validate on. Made for three minutes on two CPU cores. Result:
-    benchmarks/RESULTS.md.
+    on and 270 to validate on. Made for three minutes on two CPU cores.
+
+    Result: test accuracy 0.880 (95 % interval 0.850 to 0.908) and AUC 0.954 after 43
+    epochs on two busy cores; three seeds of this model and of others with more of the
+    machine: benchmarks/RESULTS.md.
 
     Args:
         data: the `.npz` file.
@@ -149,16 +160,14 @@ def pneumoniamnist(data: str) -> ClassifyRecipe:
     return ClassifyRecipe(
         data=data,
         model="vit",
-        variant="Ti/7",
+        variant="Lite-2/4",
         image_size=(28, 28),
-        dtype="auto",
+        num_channels=1,
         deterministic=False,
         batch_size=64,
-        epochs=12,
+        epochs=50,
         max_minutes=3,
-        learning_rate=5e-4,
-        clipnorm=1.0,
-        drop_path=0.1,
+        learning_rate=1e-3,
         # No mirroring: the heart is on the left.
         augment=[{"RandomPaddedCrop": {"padding": 2}}],
         label_smoothing=0.1,
