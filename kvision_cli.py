@@ -513,7 +513,7 @@ def convert(**options: Any) -> None:
 @click.option("--image-size", type=ImageSize(), help="256 or 256x320 (height x width).")
 @common
 def models(**options: Any) -> None:
-    """List the classifiers, their parameters and multiply-adds.
+    """List the classifiers, their parameters and multiply-adds, and the presets.
 
     With BUILDER and VARIANT (vit S/16) those of one model at any image size.
     """

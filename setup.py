@@ -41,6 +41,7 @@ FEATURES = {
     "video": ["av>=14.0"],
     "tensorboard": ["tensorboard>=2.19"],
     "keras-hub": ["keras-hub>=0.26"],
+    "hub": ["huggingface_hub>=1.0"],
 }
 
 # Frozen since 2024 and heavy (it brings keras-core and tensorflow-datasets), so not
@@ -66,6 +67,7 @@ DEV = [
     *FEATURES["viz"],
     *FEATURES["litert"],
     *FEATURES["onnx"],
+    *FEATURES["hub"],
     *NOTEBOOKS["notebooks"],
     "hypothesis>=6.100",
     "import-linter>=2.1",

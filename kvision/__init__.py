@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "callbacks": "kvision.train.callbacks",
     "classify": "kvision.predict:classify",
+    "create": "kvision.models.presets:create",
     "data": "kvision.data",
     "detect": "kvision.predict:detect",
     "evaluation": "kvision.evaluation",

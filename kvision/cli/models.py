@@ -1,4 +1,4 @@
-"""`kvision models`: what can be built, and what it costs."""
+"""`kvision models`: what can be built, what it costs, and the presets."""
 
 import difflib
 from typing import Any
@@ -8,6 +8,7 @@ from rich.table import Table
 
 import kvision.models
 from kvision.models.costs import Costs, costs_of
+from kvision.models.presets import PRESETS, Preset
 from kvision.models.published import PUBLISHED
 
 __all__ = ["run"]
@@ -16,7 +17,7 @@ __all__ = ["run"]
 def run(
     builder: str | None, variant: str | None, image_size: tuple[int, int] | None
 ) -> dict[str, Any]:
-    """List the published classifiers, or count what one model costs.
+    """List the published models and presets, or count what one model costs.
 
     Args:
         builder: function of `kvision.models`, such as "vit"; None lists all.
@@ -24,7 +25,7 @@ def run(
         image_size: (height, width) of the input in pixels; None for the usual one.
 
     Returns:
-        `models`: a dict for each row of the table.
+        `models` and `presets`: a dict for each row of the tables.
 
     Raises:
         ValueError: for an unknown builder or variant.
@@ -32,23 +33,42 @@ def run(
     if builder is not None:
         _check_builder(builder)
     if builder is not None and variant is not None:
+        _check_classifier(builder)
         rows = [_counted(builder, variant, image_size)]
+        presets: list[dict[str, Any]] = []
     else:
         rows = [
             _row(one.builder, one.variant, one.image_size, one.costs, **one.arguments)
             for one in PUBLISHED
             if builder in (None, one.builder)
         ]
-    Console().print(_table(rows))
-    return {"models": rows}
+        presets = [
+            _described(one)
+            for one in PRESETS.values()
+            if builder in (None, one.builder)
+        ]
+    if rows:
+        Console().print(_table(rows))
+    if presets:
+        Console().print(_table_of_presets(presets))
+    return {"models": rows, "presets": presets}
 
 
 def _check_builder(name: str) -> None:
-    known = sorted({one.builder for one in PUBLISHED} | set(_OTHERS))
+    detectors = {one.builder for one in PRESETS.values()}
+    known = sorted({one.builder for one in PUBLISHED} | detectors | set(_OTHERS))
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"No model {name!r}. There are: {', '.join(known)}.{hint}")
+
+
+def _check_classifier(name: str) -> None:
+    classifiers = {one.builder for one in PUBLISHED} | set(_OTHERS)
+    if name not in classifiers:
+        raise ValueError(
+            f"Parameters and multiply-adds are counted of classifiers. Received: {name}"
+        )
 
 
 # Classifiers without a published size of their own.
@@ -91,5 +111,34 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             f"{height}x{width}",
             f"{row['parameters']:,}",
             f"{row['multiply_adds'] / 1e9:.2f}",
+        )
+    return table
+
+
+def _described(preset: Preset) -> dict[str, Any]:
+    """Return a preset as json can say it."""
+    origin = (
+        preset.origin if isinstance(preset.origin, str) else preset.origin._asdict()
+    )
+    return {
+        **preset._asdict(),
+        "origin": origin,
+        "metrics": [metric._asdict() for metric in preset.metrics],
+    }
+
+
+def _table_of_presets(presets: list[dict[str, Any]]) -> Table:
+    table = Table(title="presets, for kvision.create")
+    table.add_column("preset", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    for column in ("published", "licence"):
+        table.add_column(column)
+    for preset in presets:
+        figures = [f"{one['name']} {one['value']:.1f}" for one in preset["metrics"]]
+        table.add_row(
+            preset["name"],
+            f"{preset['parameters']:,}",
+            ", ".join(figures),
+            preset["licence"],
         )
     return table

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from kvision.cli.models import run
+from kvision.models.presets import PRESETS
 from kvision.models.published import PUBLISHED
 
 
@@ -33,3 +36,23 @@ def test_unknown() -> None:
         run("twin_svt", None, None)
     with pytest.raises(ValueError, match="variant must be"):
         run("vit", "X/16", None)
+
+
+def test_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(None, None, None)["presets"]
+    assert [one["name"] for one in found] == list(PRESETS)
+    assert json.dumps(found)
+    said = capsys.readouterr().out
+    assert "vit_b16_augreg_imagenet1k" in said
+    assert run("vit", "Ti/16", (32, 32))["presets"] == []
+
+
+def test_presets_of_a_detector() -> None:
+    found = run("mask_rcnn", None, None)
+    assert found["models"] == []
+    assert {one["name"] for one in found["presets"]} == {
+        "mask_rcnn_resnet50_coco",
+        "mask_rcnn_resnet50_v2_coco",
+    }
+    with pytest.raises(ValueError, match="multiply-adds are counted of classifiers"):
+        run("mask_rcnn", "resnet50", None)
