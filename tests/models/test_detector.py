@@ -365,6 +365,9 @@ NOT_DEFAULT: dict[str, Any] = {
     "frozen_stages": 3,
     "freeze_batch_norm": True,
     "batch_norm_epsilon": 1e-3,
+    "stride_in_1x1": True,
+    "pool_padding": "same",
+    "head_batch_norm": True,
     "resize": "stretch",
     "pyramid_channels": 16,
     "anchor_sizes": (
