@@ -7,18 +7,39 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FetchError", "check_address", "check_room", "download"]
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from kvision.weights.retrying import (
+    PASSING_CODES,
+    FetchError,
+    PassingError,
+    retried,
+    wait_of,
+)
+
+__all__ = ["check_address", "check_room", "download"]
 
 _SECONDS = 30.0
 _BLOCK = 1 << 20
-
-
-class FetchError(ValueError):
-    """A file could not be had, or is not the one it should be."""
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    DownloadColumn(),
+    TransferSpeedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 def check_address(url: str, since: str | None = None) -> None:
@@ -87,6 +108,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def download(url: str, path: Path, max_bytes: int) -> str:
     """Write what is at an address to a file.
 
+    Where the connection breaks it is made again, and what is missing asked for, up to
+    five times in a row without progress.
+
     Args:
         url: https, or http on this machine; redirections are followed by the same rule.
         path: the file; give a temporary one, which may be left unfinished.
@@ -100,31 +124,103 @@ def download(url: str, path: Path, max_bytes: int) -> str:
             large for the limit or the disk, or ends early.
     """
     check_address(url)
-    with _open(url) as response:
-        size = _size(url, response.headers, max_bytes)
-        check_room(url, size, path.parent)
+    console = Console(stderr=True)
+    hidden = not (console.is_terminal or console.is_jupyter)
+    with Progress(
+        *_COLUMNS, console=console, transient=True, disable=hidden
+    ) as progress:
+        task = progress.add_task(url.rpartition("/")[2], total=None)
+        growing = _Growing(url, path, max_bytes)
+        growing.tell = lambda: progress.update(
+            task, completed=growing.done, total=growing.size
+        )
         try:
-            return _copy(url, response, size, path)
+            retried(growing.go_on)
         except OSError as error:
             raise FetchError(f"{url} cannot be written to {path}: {error}") from error
+    return growing.digest.hexdigest()
 
 
-def _open(url: str) -> Any:
+class _Growing:
+    """A file that is downloaded over one connection or several."""
+
+    def __init__(self, url: str, path: Path, max_bytes: int) -> None:
+        self.url, self.path, self.max_bytes = url, path, max_bytes
+        self.digest = hashlib.sha256()
+        self.size = self.done = self.furthest = 0
+        self.tag: str | None = None
+        self.tell: Callable[[], None] = lambda: None
+
+    def go_on(self) -> None:
+        """Write what is missing; all of it where the server does not go on."""
+        with _open(self.url, self._from_here()) as response:
+            if response.status != 206:
+                self._begin(response.headers)
+            elif response.headers.get("Content-Range") != self._range():
+                self.tag = None
+                raise PassingError(f"{self.url}: the server gives another part")
+            with self.path.open("ab" if self.done else "wb") as file:
+                self._write(response, file)
+
+    def _from_here(self) -> dict[str, str]:
+        # If-Range: all of it, should it be another file by now.
+        if not self.done or self.tag is None:
+            return {}
+        return {"Range": f"bytes={self.done}-", "If-Range": self.tag}
+
+    def _range(self) -> str:
+        return f"bytes {self.done}-{self.size - 1}/{self.size}"
+
+    def _begin(self, headers: Any) -> None:
+        self.size = _size(self.url, headers, self.max_bytes)
+        check_room(self.url, self.size, self.path.parent)
+        tag = headers.get("ETag")
+        self.tag = tag if tag and not tag.startswith("W/") else None
+        self.digest, self.done = hashlib.sha256(), 0
+
+    def _write(self, response: Any, file: Any) -> None:
+        while self.done < self.size:
+            try:
+                block = response.read(min(_BLOCK, self.size - self.done))
+            except (OSError, http.client.HTTPException) as error:
+                raise self._broken(f"{self.url}: the connection broke: {error}") from (
+                    error
+                )
+            if not block:
+                raise self._broken(
+                    f"{self.url} ended after {self.done:,} of {self.size:,} bytes"
+                )
+            file.write(block)
+            self.digest.update(block)
+            self.done += len(block)
+            self.tell()
+
+    def _broken(self, message: str) -> PassingError:
+        advanced = self.done > self.furthest
+        self.furthest = max(self.done, self.furthest)
+        return PassingError(message, advanced=advanced)
+
+
+def _open(url: str, more: dict[str, str]) -> Any:
     # What is compressed on the way has another size.
-    headers = {"User-Agent": "kvision", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": "kvision", "Accept-Encoding": "identity", **more}
     request = urllib.request.Request(url, headers=headers)
     opener = urllib.request.build_opener(_Redirects)
     try:
         return opener.open(request, timeout=_SECONDS)
     except urllib.error.HTTPError as error:
-        error.close()
-        raise FetchError(
-            f"{url}: the server answers {error.code} ({error.reason})"
-        ) from error
+        with error:
+            said = f"{url}: the server answers {error.code} ({error.reason})"
+            if error.code in PASSING_CODES:
+                raise PassingError(said, wait_of(error.headers)) from error
+            raise FetchError(said) from error
+    except urllib.error.URLError as error:
+        said = f"{url} cannot be reached: {error.reason}"
+        # Without a network it is better to know that at once.
+        passing = isinstance(error.reason, ConnectionResetError)
+        raise (PassingError if passing else FetchError)(said) from error
     except (OSError, http.client.HTTPException) as error:
-        raise FetchError(
-            f"{url} cannot be reached: {getattr(error, 'reason', error)}"
-        ) from error
+        raise PassingError(f"{url}: the connection broke: {error}") from error
 
 
 def _size(url: str, headers: Any, max_bytes: int) -> int:
@@ -153,38 +249,3 @@ def check_room(origin: str, size: int, folder: Path) -> None:
             f"{origin} has {size:,} bytes, and {folder} has room for {free:,}. Make "
             "room, or set KVISION_HOME to a folder on another disk"
         )
-
-
-def _copy(url: str, response: Any, size: int, path: Path) -> str:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    digest = hashlib.sha256()
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    with (
-        path.open("wb") as file,
-        Progress(console=console, transient=True, disable=hidden) as progress,
-    ):
-        task = progress.add_task(url.rpartition("/")[2], total=size)
-        for block in _blocks(url, response, size):
-            file.write(block)
-            digest.update(block)
-            progress.advance(task, len(block))
-    return digest.hexdigest()
-
-
-def _blocks(url: str, response: Any, size: int) -> Iterator[bytes]:
-    left = size
-    while left:
-        try:
-            block = response.read(min(_BLOCK, left))
-        except (OSError, http.client.HTTPException) as error:
-            raise FetchError(f"{url}: the connection broke: {error}") from error
-        if not block:
-            raise FetchError(
-                f"{url} ended after {size - left:,} of {size:,} bytes. Nothing was "
-                "kept: try again"
-            )
-        left -= len(block)
-        yield block

@@ -3,21 +3,25 @@
 import hashlib
 import json
 import os
-import threading
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kvision.weights.downloading import FetchError, check_address, download
-from kvision.weights.hub import HubFile, from_hub
+from kvision.weights.downloading import check_address, download
+from kvision.weights.hub import HubFile, from_cache, from_hub
+from kvision.weights.locking import locked
 from kvision.weights.replacing import replacing
+from kvision.weights.retrying import FetchError
 
-__all__ = ["FetchError", "HubFile", "fetch", "home"]
+__all__ = ["FetchError", "HubFile", "fetch", "home", "recorded"]
 
 # The largest published model of a preset has 2.5 GB.
 _MAX_BYTES = 4 << 30
 _LOCK = "lock.json"
-_writing = threading.Lock()
+
+Entry = dict[str, Any]
 
 
 def home() -> Path:
@@ -35,7 +39,8 @@ def fetch(
     """Download a file, or take it from the folder of `home`.
 
     Its hash and, on the hub, its commit are written to `lock.json` there the first
-    time. A file that differs from them later is an error, and is not kept.
+    time. A file that differs from them later is an error, and is not kept. Of several
+    processes that want a file one downloads it and the others wait.
 
     Args:
         origin: an address, https only, or a file of the hub.
@@ -50,47 +55,114 @@ def fetch(
         ImportError: it is on the hub, and huggingface_hub is not installed.
     """
     folder = home()
-    folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(origin, HubFile):
-        return _of_hub(origin, sha256, max_bytes, folder)
-    return _of_url(origin, sha256, max_bytes, folder)
+    with _naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(origin, HubFile):
+            return _of_hub(origin, sha256, max_bytes, folder)
+        return _of_url(origin, sha256, max_bytes, folder)
+
+
+def recorded(origin: str | HubFile) -> Entry:
+    """Tell what is known of a file since its first download.
+
+    Args:
+        origin: as of `fetch`.
+
+    Returns:
+        Its "sha256" and, on the hub, its "revision"; empty before.
+
+    Raises:
+        FetchError: `lock.json` is damaged.
+    """
+    name = origin if isinstance(origin, str) else _name(origin)
+    return _recorded(home(), name)
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Say which folder it is that cannot be written to, and how to choose another."""
+    try:
+        yield
+    except OSError as error:
+        raise FetchError(
+            f"Weights cannot be kept in {folder}: {error}. Set KVISION_HOME to a "
+            "folder that can be written to"
+        ) from error
 
 
 def _of_url(url: str, sha256: str | None, max_bytes: int, folder: Path) -> Path:
     check_address(url)
-    known = _recorded(folder, url)
     # Files of several addresses may have one name.
-    label = hashlib.sha256(url.encode()).hexdigest()[:8]
-    name = Path(urllib.parse.urlsplit(url).path).name or "file"
-    path = folder / "files" / label / name
-    if path.is_file():
-        digest = _digest(path)
-        if _fault(digest, sha256, known) is None:
-            _record(folder, url, digest, None)
-            return path
+    file = Path(urllib.parse.urlsplit(url).path).name or "file"
+    path = folder / "files" / _label(url) / file
+    if _is_right(path, sha256, _recorded(folder, url)):
+        return path
+    with _alone(folder, url):
+        known = _recorded(folder, url)
+        digest = _digest(path) if path.is_file() else None
+        if digest is None or _fault(digest, sha256, known) is not None:
+            digest = _download(url, path, max_bytes, sha256, known)
+        _record(folder, url, {"sha256": digest})
+    return path
+
+
+def _download(
+    url: str, path: Path, max_bytes: int, sha256: str | None, known: Entry
+) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.iterdir():
+        if left != path:  # by a process that was killed
+            left.unlink()
     with replacing(path) as unfinished:
         digest = download(url, unfinished, max_bytes)
-        _check(url, digest, sha256, known, folder)
-    _record(folder, url, digest, None)
-    return path
+        _check(url, digest, sha256, known)
+    return digest
 
 
 def _of_hub(origin: HubFile, sha256: str | None, max_bytes: int, folder: Path) -> Path:
-    name = f"{origin.repo}/{origin.filename}@{origin.revision or 'main'}"
-    known = _recorded(folder, name)
-    cache = folder / "hub"
-    cache.mkdir(exist_ok=True)
-    path, commit = from_hub(origin, known.get("revision"), cache, max_bytes)
-    digest = _digest(path)
-    try:
-        _check(name, digest, sha256, known, folder)
-    except FetchError:
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        raise
-    _record(folder, name, digest, commit)
-    return path
+    name = _name(origin)
+    path = _cached(origin, folder)
+    if path is not None and _is_right(path, sha256, _recorded(folder, name)):
+        return path
+    with _alone(folder, name):
+        known, path = _recorded(folder, name), _cached(origin, folder)
+        if path is not None:
+            if _is_right(path, sha256, known):
+                return path
+            _remove(path)
+        found = from_hub(origin, known.get("revision"), folder / "hub", max_bytes)
+        digest = _digest(found.path)
+        try:
+            _check(name, digest, sha256 or found.sha256, known)
+        except FetchError:
+            _remove(found.path)
+            raise
+        _record(folder, name, {"sha256": digest, "revision": found.commit})
+    return found.path
+
+
+def _cached(origin: HubFile, folder: Path) -> Path | None:
+    commit = _recorded(folder, _name(origin)).get("revision")
+    return from_cache(origin, commit, folder / "hub")
+
+
+def _remove(path: Path) -> None:
+    path.resolve().unlink(missing_ok=True)  # the cache of the hub has a link to it
+    path.unlink(missing_ok=True)
+
+
+def _name(origin: HubFile) -> str:
+    return f"{origin.repo}/{origin.filename}@{origin.revision or 'main'}"
+
+
+def _label(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    with locked(folder / ".locks" / _label(name), f"{name} is being fetched"):
+        yield
 
 
 def _digest(path: Path) -> str:
@@ -98,7 +170,13 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fault(digest: str, sha256: str | None, known: dict[str, Any]) -> str | None:
+def _is_right(path: Path, sha256: str | None, known: Entry) -> bool:
+    """Tell whether a file is there, recorded and whole."""
+    is_known = bool(known) and path.is_file()
+    return is_known and _fault(_digest(path), sha256, known) is None
+
+
+def _fault(digest: str, sha256: str | None, known: Entry) -> str | None:
     """Return whose hash a file does not have, if any."""
     if sha256 is not None and not digest.startswith(sha256):
         return f"its publisher says {sha256}"
@@ -107,26 +185,24 @@ def _fault(digest: str, sha256: str | None, known: dict[str, Any]) -> str | None
     return None
 
 
-def _check(
-    name: str, digest: str, sha256: str | None, known: dict[str, Any], folder: Path
-) -> None:
+def _check(name: str, digest: str, sha256: str | None, known: Entry) -> None:
     fault = _fault(digest, sha256, known)
     if fault is not None:
         raise FetchError(
             f"{name} has the sha256 {digest}, but {fault}. It is damaged or has been "
             f"changed, and was not kept. Try again; if you trust a change, remove the "
-            f"entry from {folder / _LOCK}"
+            f"entry from {home() / _LOCK}"
         )
 
 
-def _recorded(folder: Path, name: str) -> dict[str, Any]:
+def _recorded(folder: Path, name: str) -> Entry:
     entry = _read(folder / _LOCK).get(name, {})
     if entry and not isinstance(entry.get("sha256"), str):
         raise FetchError(f"{folder / _LOCK}: the entry {name!r} has no sha256")
     return entry
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _read(path: Path) -> dict[str, Entry]:
     if not path.exists():
         return {}
     try:
@@ -140,13 +216,10 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _record(folder: Path, name: str, digest: str, revision: str | None) -> None:
-    entry = {"sha256": digest, **({"revision": revision} if revision else {})}
+def _record(folder: Path, name: str, entry: Entry) -> None:
     path = folder / _LOCK
-    # Read again: others may have added to it. What two processes add in the same
-    # moment may be lost, and is then recorded when the file is next used.
-    with _writing:
-        entries = _read(path)
+    with locked(folder / ".locks" / _LOCK, f"{path} is being written"):
+        entries = _read(path)  # again: others may have added to it
         if entries.get(name) == entry:
             return
         text = json.dumps({**entries, name: entry}, indent=2, sort_keys=True)

@@ -1,12 +1,25 @@
 """A file of the Hugging Face hub, through huggingface_hub."""
 
 import os
+import string
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
-from kvision.weights.downloading import FetchError, check_address, check_room
+from kvision.weights.downloading import check_address, check_room
+from kvision.weights.retrying import (
+    PASSING_CODES,
+    FetchError,
+    PassingError,
+    retried,
+    wait_of,
+)
 
-__all__ = ["HubFile", "from_hub"]
+__all__ = ["Found", "HubFile", "from_cache", "from_hub"]
+
+# Errors of httpx, which one huggingface_hub has under another name than the next.
+_PASSING_NAMES = {"ReadError", "RemoteProtocolError", "ReadTimeout"}
 
 
 class HubFile(NamedTuple):
@@ -24,54 +37,94 @@ class HubFile(NamedTuple):
     revision: str | None = None
 
 
-def from_hub(
-    origin: HubFile, commit: str | None, folder: Path, max_bytes: int
-) -> tuple[Path, str]:
-    """Bring a file into a cache of the hub, or find it there.
+class Found(NamedTuple):
+    """A file that was downloaded.
+
+    Attributes:
+        path: where it is.
+        commit: that it is of.
+        sha256: its hash as the hub says, which it does of large files; else None.
+    """
+
+    path: Path
+    commit: str
+    sha256: str | None
+
+
+def from_cache(origin: HubFile, commit: str | None, folder: Path) -> Path | None:
+    """Find a file of an earlier download, without the network.
 
     Args:
         origin: the file.
-        commit: that of an earlier download; with it the network is needed only for what
-            is not in the cache. None for `origin.revision`.
+        commit: that of the earlier download; None if there was none.
+        folder: of the cache.
+
+    Returns:
+        The file, or None.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+    """
+    if commit is None:
+        return None
+    path = _hub().try_to_load_from_cache(
+        origin.repo, origin.filename, cache_dir=folder, revision=commit
+    )
+    return Path(path) if isinstance(path, str) else None
+
+
+def from_hub(
+    origin: HubFile, commit: str | None, folder: Path, max_bytes: int
+) -> Found:
+    """Download a file into a cache of the hub.
+
+    Args:
+        origin: the file.
+        commit: that of an earlier download; None for `origin.revision`.
         folder: of the cache.
         max_bytes: size above which nothing is downloaded.
 
     Returns:
-        The file, and its commit.
+        The file, and what the hub says of it.
 
     Raises:
         ImportError: huggingface_hub is not installed.
         FetchError: the file is not there, cannot be reached, or is too large.
     """
+    hub = _hub()
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    if endpoint is not None:
+        check_address(endpoint)
+    folder.mkdir(exist_ok=True)
+    name = f"{origin.repo}/{origin.filename}"
+    where: dict[str, Any] = {"repo_id": origin.repo, "filename": origin.filename}
+    revision = commit or origin.revision or "main"
+
+    def download() -> Found:
+        try:
+            url = hub.hf_hub_url(**where, revision=revision, endpoint=endpoint)
+            said = hub.get_hf_file_metadata(url, endpoint=endpoint)
+            _check(name, said, max_bytes, folder)
+            path = hub.hf_hub_download(
+                **where, revision=said.commit_hash, cache_dir=folder, endpoint=endpoint
+            )
+        except FetchError:
+            raise
+        except Exception as error:  # those of httpx, by its version
+            raise _failure(name, error) from error
+        return Found(Path(path), str(said.commit_hash), _sha256(said.etag))
+
+    return retried(download)
+
+
+def _hub() -> ModuleType:
     try:
-        import huggingface_hub as hub
+        import huggingface_hub
     except ImportError as error:
         raise ImportError(
             "Weights on the hub need huggingface_hub: pip install 'kvision[hub]'"
         ) from error
-    where: dict[str, Any] = {"repo_id": origin.repo, "filename": origin.filename}
-    if commit is not None:
-        path = hub.try_to_load_from_cache(cache_dir=folder, revision=commit, **where)
-        if isinstance(path, str):
-            return Path(path), commit
-    name = f"{origin.repo}/{origin.filename}"
-    endpoint = os.environ.get("HF_ENDPOINT") or None
-    if endpoint is not None:
-        check_address(endpoint)
-    revision = commit or origin.revision or "main"
-    try:
-        url = hub.hf_hub_url(**where, revision=revision, endpoint=endpoint)
-        found = hub.get_hf_file_metadata(url, endpoint=endpoint)
-        _check(name, found, max_bytes, folder)
-        path = hub.hf_hub_download(
-            **where, revision=found.commit_hash, cache_dir=folder, endpoint=endpoint
-        )
-    except FetchError:
-        raise
-    except Exception as error:  # those of requests or httpx, by its version
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise FetchError(f"{name} of the hub cannot be downloaded: {said}") from error
-    return Path(path), str(found.commit_hash)
+    return huggingface_hub
 
 
 def _check(name: str, found: Any, max_bytes: int, folder: Path) -> None:
@@ -80,3 +133,28 @@ def _check(name: str, found: Any, max_bytes: int, folder: Path) -> None:
     if found.size > max_bytes:
         raise FetchError(f"{name} has {found.size:,} bytes, more than {max_bytes:,}")
     check_room(name, found.size, folder)
+
+
+def _sha256(etag: str | None) -> str | None:
+    """Return the hash that is the tag of a large file; small ones have git's."""
+    if etag is None or len(etag) != 64 or not set(etag) <= set(string.hexdigits):
+        return None
+    return etag.lower()
+
+
+def _failure(name: str, error: Exception) -> FetchError:
+    said = str(error).strip().partition("\n")[0] or type(error).__name__
+    message = f"{name} of the hub cannot be downloaded: {said}"
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if getattr(response, "status_code", None) in PASSING_CODES:
+            return PassingError(message, wait_of(response.headers))
+        if _PASSING_NAMES & {kind.__name__ for kind in type(one).__mro__}:
+            return PassingError(message)
+    return FetchError(message)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -15,7 +14,7 @@ from kvision.models.costs import costs_of
 from kvision.models.presets import PRESETS, Preset
 from kvision.models.published import PUBLISHED
 from kvision.weights.fetching import FetchError, HubFile
-from tests.weights.file_server import FileServer, serving
+from tests.weights.file_server import FileServer
 from tests.weights.timm_file import tensors_of, write
 
 NAME = "deit_ti16_distilled_imagenet1k"
@@ -99,15 +98,6 @@ def test_detectors_are_built(name: str) -> None:
     numbers = {"person": 1, "stop sign": 13, "backpack": 27, "toothbrush": 90}
     assert {name: names.index(name) + 1 for name in numbers} == numbers
     assert sum(name.startswith("unused ") for name in names) == 10
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setenv("KVISION_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    with serving() as files:
-        monkeypatch.setenv("HF_ENDPOINT", files.url)
-        yield files
 
 
 def serve_weights(server: FileServer, folder: Path) -> Path:

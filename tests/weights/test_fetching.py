@@ -4,15 +4,15 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from kvision.weights import fetching
 from kvision.weights.downloading import check_address
-from kvision.weights.fetching import FetchError, HubFile, fetch, home
-from tests.weights.file_server import FileServer, serving
+from kvision.weights.fetching import FetchError, HubFile, fetch, home, recorded
+from tests.weights.file_server import FileServer, code, cut, serving
 
 CONTENT = bytes(range(256)) * 9000  # more than two blocks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -20,18 +20,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB_FILE = HubFile("someone/model")
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setenv("KVISION_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    with serving() as files:
-        monkeypatch.setenv("HF_ENDPOINT", files.url)
-        yield files
-
-
 def kept() -> list[str]:
-    """Names of the files that are kept, hidden ones too."""
-    return sorted(path.name for path in home().rglob("*") if path.is_file())
+    """Names of the files that are kept, hidden ones too, but for locks."""
+    files = (path for path in home().rglob("*") if path.is_file())
+    return sorted(path.name for path in files if path.parent.name != ".locks")
 
 
 def test_file_is_downloaded_once(server: FileServer) -> None:
@@ -86,7 +78,7 @@ def test_missing(server: FileServer) -> None:
     assert kept() == []
 
 
-def test_half_a_file(server: FileServer) -> None:
+def test_half_a_file(server: FileServer, waits: list[float]) -> None:
     url = server.file("/a.bin", CONTENT[:1000], Content_Length=str(len(CONTENT)))
     with pytest.raises(FetchError, match=r"(ended after 1,000 of|connection broke)"):
         fetch(url)
@@ -193,13 +185,16 @@ def test_lock_file_of_another_kind(server: FileServer) -> None:
             fetch(url)
 
 
-def serve_hub(server: FileServer, content: bytes, commit: str = COMMIT) -> None:
+def serve_hub(
+    server: FileServer, content: bytes, commit: str = COMMIT, sha256: str | None = None
+) -> None:
     """Answer as the hub does for a file of a public repository."""
+    sha256 = sha256 or hashlib.sha256(content).hexdigest()
     for revision in ("main", commit):
         server.file(
             f"/someone/model/resolve/{revision}/model.safetensors",
             content,
-            ETag=f'"{hashlib.sha256(content).hexdigest()}"',
+            ETag=f'"{sha256}"',
             X_Repo_Commit=commit,
         )
 
@@ -231,12 +226,27 @@ def test_hub_changes_a_commit(server: FileServer) -> None:
     assert fetch(HUB_FILE).read_bytes() == CONTENT
 
 
-def test_damaged_file_of_the_hub(server: FileServer) -> None:
+def test_damaged_file_of_the_hub_is_downloaded_again(server: FileServer) -> None:
     pytest.importorskip("huggingface_hub")
     serve_hub(server, CONTENT)
     fetch(HUB_FILE).resolve().write_bytes(b"damaged")
-    with pytest.raises(FetchError, match="Try again"):
+    assert fetch(HUB_FILE).read_bytes() == CONTENT
+    fetch(HUB_FILE).resolve().write_bytes(b"damaged")
+    server.answers.clear()
+    with pytest.raises(FetchError, match=r"cannot be downloaded: .*404"):
         fetch(HUB_FILE)
+
+
+def test_hub_says_the_hash_of_a_large_file(server: FileServer) -> None:
+    """What is damaged on the way is not recorded as the first download."""
+    pytest.importorskip("huggingface_hub")
+    damaged = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
+    serve_hub(server, damaged, sha256=SHA256)
+    with pytest.raises(FetchError, match=f"its publisher says {SHA256}"):
+        fetch(HUB_FILE)
+    assert not any(home().rglob("*.safetensors"))
+    assert "lock.json" not in kept()
+    serve_hub(server, CONTENT)
     assert fetch(HUB_FILE).read_bytes() == CONTENT
 
 
@@ -248,6 +258,78 @@ def test_hub_without_the_file(server: FileServer) -> None:
     with pytest.raises(FetchError, match="more than 9"):
         fetch(HUB_FILE, max_bytes=9)
     assert "lock.json" not in kept()
+
+
+def test_hub_is_asked_again(server: FileServer, waits: list[float]) -> None:
+    pytest.importorskip("huggingface_hub")
+    serve_hub(server, CONTENT)
+    whole = server.answers["/someone/model/resolve/main/model.safetensors"]
+    server.in_turn(
+        "/someone/model/resolve/main/model.safetensors",
+        code(503),
+        code(429, Retry_After="7"),
+        cut,
+        whole,
+    )
+    assert fetch(HUB_FILE).read_bytes() == CONTENT
+    assert waits == [1, 7, 4]
+
+
+def test_hub_is_not_asked_again(server: FileServer, waits: list[float]) -> None:
+    pytest.importorskip("huggingface_hub")
+    for number in (401, 403, 404):
+        path = "/someone/model/resolve/main/model.safetensors"
+        server.in_turn(path, code(number))
+        with pytest.raises(FetchError, match=f"{number}"):
+            fetch(HUB_FILE)
+    assert waits == []
+    assert len(server.asked) == 3
+
+
+def test_hub_offline(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    with serving() as gone:
+        monkeypatch.setenv("HF_ENDPOINT", gone.url)
+        serve_hub(gone, CONTENT)
+        path = fetch(HUB_FILE)
+    assert fetch(HUB_FILE) == path
+    path.resolve().unlink()
+    with pytest.raises(FetchError, match=r"cannot be downloaded: .*refused"):
+        fetch(HUB_FILE)
+    assert waits == []
+
+
+def test_folder_that_cannot_be_made(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KVISION_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(FetchError, match=r"kept in .*file/home.*Set KVISION_HOME"):
+        fetch(server.file("/a.bin", CONTENT))
+
+
+def test_what_is_there_needs_no_writing(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights may come with an image of a container, whose files stay as they are."""
+    url = server.file("/a.bin", CONTENT)
+    path = fetch(url)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    for name in ("locked", "replacing"):
+        monkeypatch.setattr(fetching, name, refuse)
+    assert fetch(url) == path
+
+
+def test_recorded(server: FileServer) -> None:
+    url = server.file("/a.bin", CONTENT)
+    assert recorded(url) == recorded(HUB_FILE) == {}
+    fetch(url)
+    assert recorded(url) == {"sha256": SHA256}
 
 
 def test_hub_needs_its_package(
