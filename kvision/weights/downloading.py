@@ -212,7 +212,9 @@ def _open(url: str, more: dict[str, str]) -> Any:
         with error:
             said = f"{url}: the server answers {error.code} ({error.reason})"
             if error.code in PASSING_CODES:
-                raise PassingError(said, wait_of(error.headers)) from error
+                raise PassingError(
+                    said, wait_of(error.headers["Retry-After"])
+                ) from error
             raise FetchError(said) from error
     except urllib.error.URLError as error:
         said = f"{url} cannot be reached: {error.reason}"

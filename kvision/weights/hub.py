@@ -146,9 +146,9 @@ def _failure(name: str, error: Exception) -> FetchError:
     said = str(error).strip().partition("\n")[0] or type(error).__name__
     message = f"{name} of the hub cannot be downloaded: {said}"
     for one in _chain(error):
-        response = getattr(one, "response", None)
+        response: Any = getattr(one, "response", None)
         if getattr(response, "status_code", None) in PASSING_CODES:
-            return PassingError(message, wait_of(response.headers))
+            return PassingError(message, wait_of(response.headers.get("Retry-After")))
         if _PASSING_NAMES & {kind.__name__ for kind in type(one).__mro__}:
             return PassingError(message)
     return FetchError(message)

@@ -3,7 +3,7 @@
 import email.utils
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 __all__ = ["PASSING_CODES", "FetchError", "PassingError", "retried", "wait_of"]
@@ -72,16 +72,16 @@ def retried(attempt: Callable[[], T]) -> T:
         _sleep(wait)
 
 
-def wait_of(headers: Mapping[str, str]) -> float | None:
+def wait_of(retry_after: str | None) -> float | None:
     """Return the seconds of a Retry-After header, which may also be a date.
 
     Args:
-        headers: of an answer.
+        retry_after: its value, or None.
 
     Returns:
         Seconds from now, or None.
     """
-    text = (headers.get("Retry-After") or "").strip()
+    text = (retry_after or "").strip()
     if text.isdecimal():
         return float(text)
     try:

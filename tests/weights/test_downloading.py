@@ -78,7 +78,7 @@ def test_server_wants_to_be_left_alone(
 
 
 def test_no_header() -> None:
-    assert wait_of({}) is None
+    assert wait_of(None) is None
 
 
 def test_goes_on_where_it_broke(
