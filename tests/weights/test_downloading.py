@@ -2,6 +2,7 @@
 
 import email.utils
 import hashlib
+import threading
 import time
 from pathlib import Path
 
@@ -146,9 +147,11 @@ def test_silence(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(downloading, "_SECONDS", 0.2)
-    url = server.in_turn("/a.bin", lambda _: time.sleep(0.5), whole())
+    monkeypatch.setattr(downloading, "_SECONDS", 1.0)
+    end = threading.Event()
+    url = server.in_turn("/a.bin", lambda _: end.wait(60) and None, whole())
     assert got(url, tmp_path) == CONTENT
+    end.set()
     assert waits == [1]
 
 
