@@ -144,6 +144,10 @@ def _seed(recipe: Recipe) -> None:
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic and not tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
+        # TensorFlow adds three or more gradients beginning with the first whose memory
+        # nothing else holds. Which that is depends on the threads once the optimiser of
+        # its graphs has brought a term that shares its memory to the front.
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 def _refuse_other_data(here: dict[str, Any], then: dict[str, Any]) -> None:

@@ -89,6 +89,19 @@ def test_its_models_load(whole: tuple[Path, dict[str, Any]]) -> None:
         np.testing.assert_array_equal(array, variable.numpy())
 
 
+def test_a_step_has_one_result(tiny_recipe: Path, tmp_path: Path) -> None:
+    # Sums of gradients that TensorFlow had reordered gave a second one in up to half of
+    # the steps, the more so on a busy machine.
+    command = [sys.executable, "-m", "tests.train.repeat_a_step"]
+    result = subprocess.run(
+        [*command, str(tiny_recipe), str(tmp_path), "60"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[-1] == "1"
+
+
 def test_sigterm_then_resume_equals_the_whole_run(
     whole: tuple[Path, dict[str, Any]], tiny_recipe: Path, tmp_path: Path
 ) -> None:
