@@ -8,11 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Checkpoint", "CheckpointError", "Contents", "Tensor", "naming"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Contents",
+    "Tensor",
+    "naming",
+    "printable",
+    "shown",
+]
+
+_LONGEST = 120
 
 
 class CheckpointError(ValueError):
-    """A weight file that is damaged, hostile, or of a kind that is not read."""
+    """A weight file that is damaged, hostile, or of a kind that is not read.
+
+    Args:
+        message: what is wrong; it becomes one line, whatever the names in the file.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +96,7 @@ class Checkpoint(Mapping[str, Tensor]):
         self.left_out = contents.left_out
         self.metadata = dict(contents.metadata)
         self._tensors = {
-            name: dataclasses.replace(tensor, label=f"{path}: {name}")
+            name: dataclasses.replace(tensor, label=f"{path}: {shown(name)}")
             for name, tensor in contents.tensors.items()
         }
 
@@ -95,6 +112,30 @@ class Checkpoint(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         part = f", part {self.part!r}" if self.part else ""
         return f"<Checkpoint {self.path}: {self.format}{part}, {len(self)} tensors>"
+
+
+def printable(text: str) -> str:
+    """Write out line breaks, codes of a terminal and halves of characters.
+
+    Args:
+        text: with names from a file in it.
+
+    Returns:
+        One line that any terminal shows as it is.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shown(name: str) -> str:
+    """Shorten a name for an error: one in a file can take megabytes.
+
+    Args:
+        name: of a tensor or of a part of a file.
+
+    Returns:
+        All of a usual name.
+    """
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kvision.weights.checkpoint import shown
 from kvision.weights.places import Place, Shape
 
 __all__ = ["Fit", "fit", "some"]
@@ -60,13 +61,13 @@ def _sort(place: Place, shapes: Mapping[str, Shape], found: Fit) -> None:
     elif place.is_head:
         found.fresh.append(place)
     elif absent:
-        found.missing.extend(set(absent) - set(found.missing))
+        found.missing.extend(name for name in absent if name not in found.missing)
     elif place.resize is not None:
         found.resized.append(place)
     else:
-        found.misfits.extend(
-            f"{name} {shapes[name]} instead of {shape}" for name, shape in others
-        )
+        # Blocks of a stack ask for the same tensors.
+        texts = [f"{shown(name)} {shapes[name]} instead of {s}" for name, s in others]
+        found.misfits.extend(text for text in texts if text not in found.misfits)
 
 
 def some(names: Sequence[str]) -> str:
@@ -78,4 +79,4 @@ def some(names: Sequence[str]) -> str:
     Returns:
         Some of them, separated by commas.
     """
-    return ", ".join(names[:_SHOWN]) + (", ..." if names[_SHOWN:] else "")
+    return ", ".join(map(shown, names[:_SHOWN])) + (", ..." if names[_SHOWN:] else "")

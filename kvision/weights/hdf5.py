@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from kvision.weights.byte_file import Block, ByteFile
-from kvision.weights.checkpoint import CheckpointError, Contents, Tensor, naming
+from kvision.weights.checkpoint import CheckpointError, Contents, Tensor, naming, shown
 from kvision.weights.dtypes import byte_count, from_bytes, number_dtype
 
 __all__ = ["read_hdf5"]
@@ -62,7 +62,7 @@ def _walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise CheckpointError(
-                    f"{prefix + name[:80]!r} is a link to another file or place: "
+                    f"{shown(prefix + name)!r} is a link to another file or place: "
                     "refused. Write the file again with the values in it"
                 )
             item = group[name]
@@ -73,7 +73,7 @@ def _walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
 
 
 def _tensor(source: ByteFile, name: str, item: Any) -> Tensor:
-    with naming(name[:80]):
+    with naming(shown(name)):
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             raise CheckpointError("expected a dataset of numbers")
         stored, shape = item.dtype, item.shape

@@ -1,6 +1,7 @@
 """`load`: a checkpoint of another project becomes the weights of a model."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,17 +17,17 @@ from kvision.weights import (
 )
 from kvision.weights.assigning import assign
 from kvision.weights.channels import with_channels
-from kvision.weights.checkpoint import CheckpointError, Tensor, naming
+from kvision.weights.checkpoint import Checkpoint, CheckpointError, naming
 from kvision.weights.fitting import Fit, fit, some
-from kvision.weights.places import Place
+from kvision.weights.places import Place, Shape
 from kvision.weights.reading import read_checkpoint
 from kvision.weights.report import Report
 
 __all__ = ["load"]
 
-Tensors = Mapping[str, Tensor]
+# Of a name in a layout, the file's own name, which is what users are told.
+Names = Mapping[str, str]
 
-# The first that recognises a checkpoint is taken.
 _LAYOUTS: dict[str, ModuleType] = {
     "timm": timm,
     "hugging_face": hugging_face,
@@ -48,9 +49,10 @@ def load(
 ) -> Report:
     """Fill a model with weights that another project has published.
 
-    Nothing is assigned before everything fits. Positions and patch kernels of another
-    size are resampled by the rule of the source; a head of other classes is left as it
-    is, and the report says so.
+    Nothing is assigned before everything fits and every tensor has been read once: what
+    does not fit or is damaged leaves the model as it was. Positions and patch kernels
+    of another size are resampled by the rule of the source; a head of other classes is
+    left as it is, and the report says so.
 
     Example:
         model = kvision.models.vit("B/16", num_classes=10)
@@ -62,7 +64,7 @@ def load(
         source: whose names it has: "timm" (Meta's DeiT and DynamicViT too),
             "hugging_face", "google", "torchvision", "detectron2", "matterport" or
             "kvision"; "auto" finds out.
-        unused: how the names begin of tensors that the model may leave out.
+        unused: how the names in the file begin of tensors that the model may leave out.
         adapt_channels: whether the first convolution may be brought to a model for
             images of other channels (`kvision.weights.channels`).
 
@@ -74,36 +76,25 @@ def load(
             and variables do not correspond; a `ValueError`.
     """
     path = Path(path)
-    source, layout, tensors = _read(path, source)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    places = list(layout.places(model, shapes))
-    if adapt_channels:
-        places = [with_channels(place, shapes) for place in places]
-    found = fit(places, shapes)
+    checkpoint = read_checkpoint(path)
+    source, layout = _layout(source, checkpoint)
+    places = _places(model, layout, checkpoint, adapt_channels)
+    found = fit(places, _shapes(checkpoint))
     strange = _strange(found.left, layout, tuple(unused))
     with naming(f"{path} ({source}) does not fit {model.name!r}"):
         _check(found, strange, _homeless(model, places))
-    with naming(path):
-        assign(found, tensors)
+    assign(found, checkpoint)
     return Report(
         path,
         source,
         matched=_names(found.matched, found.resized),
         resized=_names(found.resized),
         fresh=tuple(place.variable.path for place in found.fresh),
-        unused=(*found.left, *(n for n in _names(found.fresh) if n in shapes)),
+        unused=(*found.left, *(n for n in _names(found.fresh) if n in checkpoint)),
     )
 
 
-def _read(path: Path, source: str) -> tuple[str, ModuleType, Tensors]:
-    """Open a checkpoint: whose it is, and its tensors as the layout names them."""
-    checkpoint = read_checkpoint(path)
-    source, layout = _layout(source, checkpoint, path)
-    with naming(path):
-        return source, layout, _renamed(checkpoint, layout)
-
-
-def _layout(source: str, names: Iterable[str], path: Path) -> tuple[str, ModuleType]:
+def _layout(source: str, checkpoint: Checkpoint) -> tuple[str, ModuleType]:
     if source != "auto":
         if source not in _LAYOUTS:
             raise ValueError(
@@ -112,22 +103,44 @@ def _layout(source: str, names: Iterable[str], path: Path) -> tuple[str, ModuleT
             )
         return source, _LAYOUTS[source]
     for name, layout in _LAYOUTS.items():
-        if layout.recognises(set(names)):
+        if layout.recognises(set(checkpoint)):
             return name, layout
     raise CheckpointError(
-        f"{path} has the layout of none of {', '.join(_LAYOUTS)}. Its tensors are "
-        f"called {some(list(names))}"
+        f"{checkpoint.path} has the layout of none of {', '.join(_LAYOUTS)}. Its "
+        f"tensors are called {some(list(checkpoint))}"
     )
 
 
-def _renamed(checkpoint: Tensors, layout: ModuleType) -> Tensors:
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in checkpoint.items():
+def _places(
+    model: Any, layout: ModuleType, checkpoint: Checkpoint, adapt_channels: bool
+) -> list[Place]:
+    """List where tensors go, by the names that they have in the file."""
+    with naming(checkpoint.path):
+        own = _own_names(checkpoint, layout)
+    tensors = _shapes(checkpoint)
+    shapes = {name: tensors[own_name] for name, own_name in own.items()}
+    places = list(layout.places(model, shapes))
+    if adapt_channels:
+        places = [with_channels(place, shapes) for place in places]
+    return [
+        replace(place, names=tuple(own.get(name, name) for name in place.names))
+        for place in places
+    ]
+
+
+def _own_names(names: Iterable[str], layout: ModuleType) -> Names:
+    own: dict[str, str] = {}
+    for name in names:
         renamed = layout.renamed(name)
-        if renamed in tensors:
-            raise CheckpointError(f"two of its tensors are {renamed!r}")
-        tensors[renamed] = tensor
-    return tensors
+        if renamed in own:
+            both = some([own[renamed], name])
+            raise CheckpointError(f"two names of one tensor are in the file: {both}")
+        own[renamed] = name
+    return own
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, Shape]:
+    return {name: tensor.shape for name, tensor in checkpoint.items()}
 
 
 def _strange(
@@ -137,7 +150,7 @@ def _strange(
     return [
         name
         for name in names
-        if not (layout.is_spare(name) or name.startswith(allowed))
+        if not (layout.is_spare(layout.renamed(name)) or name.startswith(allowed))
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kvision.weights.checkpoint import CheckpointError, Contents, Tensor, naming
+from kvision.weights.checkpoint import CheckpointError, Contents, Tensor, naming, shown
 from kvision.weights.dtypes import byte_count, from_bytes, number_dtype
 from kvision.weights.zips import Entry
 
@@ -32,7 +32,7 @@ def read_npz(entries: Mapping[str, Entry]) -> Contents:
     tensors, left_out = {}, []
     for name, entry in entries.items():
         if name.endswith(_SUFFIX):
-            with naming(name[:80]):
+            with naming(shown(name)):
                 tensors[name.removesuffix(_SUFFIX)] = _tensor(entry)
         else:
             left_out.append(name)

@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from kvision.weights.checkpoint import CheckpointError, Contents, Tensor, naming
+from kvision.weights.checkpoint import CheckpointError, Contents, Tensor, naming, shown
 from kvision.weights.pickles import PickledTensor
 
 __all__ = ["contents_of"]
@@ -104,9 +104,9 @@ def _flatten(tree: dict[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
             elif not isinstance(value, PickledTensor):
                 left_out.append(name)
             elif name in tensors:
-                raise CheckpointError(f"two tensors have the name {name[:80]!r}")
+                raise CheckpointError(f"two tensors have the name {shown(name)!r}")
             else:
-                with naming(name[:80]):
+                with naming(shown(name)):
                     tensors[name] = value.tensor()
 
     visit(tree, "", 1)

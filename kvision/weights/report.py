@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvision.weights.checkpoint import printable, shown
+
 __all__ = ["Report"]
 
 _SHOWN = 2
@@ -32,13 +34,16 @@ class Report:
     def __repr__(self) -> str:
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
-        title = f"{self.path.name} ({self.source})"
+        # As text, or rich takes brackets in names for colours.
+        title = Text(f"{printable(self.path.name)} ({self.source})")
         table = Table("", "count", "such as", title=title, title_justify="left")
         for kind in ("matched", "resized", "fresh", "unused"):
             names = getattr(self, kind)
+            first = ", ".join(shown(printable(name)) for name in names[:_SHOWN])
             more = ", ..." if names[_SHOWN:] else ""
-            table.add_row(kind, str(len(names)), ", ".join(names[:_SHOWN]) + more)
+            table.add_row(kind, str(len(names)), Text(first + more))
         console = Console(width=100)
         with console.capture() as text:
             console.print(table)

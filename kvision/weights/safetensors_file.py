@@ -10,7 +10,7 @@ import safetensors
 from safetensors import SafetensorError
 
 from kvision.weights.byte_file import ByteFile
-from kvision.weights.checkpoint import CheckpointError, Contents, Tensor, naming
+from kvision.weights.checkpoint import CheckpointError, Contents, Tensor, naming, shown
 from kvision.weights.dtypes import NUMBERS, byte_count, from_bytes
 
 __all__ = ["read_safetensors", "read_shards"]
@@ -79,12 +79,14 @@ def read_shards(index: Path) -> Contents:
     tensors = {}
     for name, shard in _weight_map(index).items():
         if not isinstance(shard, str) or PurePath(shard).name != shard:
-            raise CheckpointError(f"{str(shard)[:80]!r} is no file beside the index")
+            raise CheckpointError(f"{shown(str(shard))!r} is no file beside the index")
         if shard not in shards:
             with naming(shard):
                 shards[shard] = _shard(index.with_name(shard))
         if name not in shards[shard].tensors:
-            raise CheckpointError(f"{name[:80]!r} is not in {shard}, as the index says")
+            raise CheckpointError(
+                f"{shown(name)!r} is not in {shard}, as the index says"
+            )
         tensors[name] = shards[shard].tensors[name]
     return Contents(tensors)
 
@@ -102,14 +104,14 @@ def _header(source: ByteFile) -> tuple[dict[str, Any], int]:
 def _tensor(source: ByteFile, start: int, name: str, entry: dict[str, Any]) -> Tensor:
     if entry["dtype"] not in _DTYPES:
         raise CheckpointError(
-            f"{name[:80]!r} has the type {entry['dtype']}; expected one of "
+            f"{shown(name)!r} has the type {entry['dtype']}; expected one of "
             f"{sorted(_DTYPES)}"
         )
     dtype = NUMBERS[_DTYPES[entry["dtype"]]]
     shape = tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if end - begin != byte_count(shape, dtype):
-        raise CheckpointError(f"{name[:80]!r} has another size than its shape takes")
+        raise CheckpointError(f"{shown(name)!r} has another size than its shape takes")
     load = functools.partial(_load, source, start + begin, dtype, shape)
     return Tensor(shape, dtype, load)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvision.weights.byte_file import Block, ByteFile
-from kvision.weights.checkpoint import CheckpointError
+from kvision.weights.checkpoint import CheckpointError, shown
 
 __all__ = ["Entry", "zip_entries"]
 
@@ -58,7 +58,7 @@ class Entry:
         """
         if min(start, count) < 0 or start + count > self.size:
             raise CheckpointError(
-                f"expected {count} bytes at {start} of {self.name[:80]!r}, which has "
+                f"expected {count} bytes at {start} of {shown(self.name)!r}, which has "
                 f"{self.size}: the file is damaged"
             )
         # The checksum is that of the whole: of a part of an entry it says nothing.
@@ -72,8 +72,8 @@ class Entry:
             data = np.frombuffer(_inflate(data.tobytes(), self.size + 1), np.uint8)
         if data.size != self.size or self.checksum not in (0, zlib.crc32(data.data)):
             raise CheckpointError(
-                f"the bytes of {self.name[:80]!r} do not fit their checksum: the file "
-                "is damaged. Download or copy it again"
+                f"the bytes of {shown(self.name)!r} do not fit their checksum: the "
+                "file is damaged. Download or copy it again"
             )
         return data
 
@@ -118,17 +118,17 @@ def _entry(source: ByteFile, info: zipfile.ZipInfo) -> Entry:
         deflated or info.compress_type == zipfile.ZIP_STORED
     ):
         raise CheckpointError(
-            f"{info.filename[:80]!r} is encrypted or compressed by another method than "
-            "deflate. Write the archive again without"
+            f"{shown(info.filename)!r} is encrypted or compressed by another method "
+            "than deflate. Write the archive again without"
         )
     size, stored = info.file_size, info.compress_size
     if size > max(_SMALL, _MAX_EXPANSION * stored) or not (deflated or size == stored):
         raise CheckpointError(
-            f"{info.filename[:80]!r} claims {size} bytes where {stored} are stored"
+            f"{shown(info.filename)!r} claims {size} bytes where {stored} are stored"
         )
     block = Block(source, _data_offset(source, info), stored)
     if block.offset + stored > source.size:
-        raise CheckpointError(f"the archive ends within {info.filename[:80]!r}")
+        raise CheckpointError(f"the archive ends within {shown(info.filename)!r}")
     return Entry(info.filename, block, size, info.CRC, deflated)
 
 
@@ -136,7 +136,7 @@ def _data_offset(source: ByteFile, info: zipfile.ZipInfo) -> int:
     header = source.read(info.header_offset, _LOCAL_HEADER.size).tobytes()
     signature, name, extra = _LOCAL_HEADER.unpack(header)
     if signature != b"PK\x03\x04":
-        raise CheckpointError(f"{info.filename[:80]!r} is not where the archive says")
+        raise CheckpointError(f"{shown(info.filename)!r} is not where the archive says")
     return info.header_offset + _LOCAL_HEADER.size + name + extra
 
 

@@ -74,7 +74,7 @@ def test_equals_transformers(name: str, tmp_path: Path) -> None:
     recorded = golden(name)
     model = BUILDERS[name]()
     report = load(model, name, tmp_path)
-    table = ("embeddings.position_embeddings",)
+    table = ("vit.embeddings.position_embeddings",)
     assert report.resized == (table if name == "vit_resampled" else ())
     images = images_for(2, model.input_shape[1:3])
     blocks = [model.get_layer(f"block_{number}") for number in range(3)]

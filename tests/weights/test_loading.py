@@ -1,6 +1,9 @@
 """What `kvision.weights.load` makes fit, what it refuses, and what it says."""
 
+import os
 import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 
 import kvision as kv
 from kvision.ops.resampling import resize_patch_kernel
-from kvision.weights import CheckpointError
+from kvision.weights import CheckpointError, loading
+from kvision.weights.assigning import assign
 from tests.ops.modes import to_numpy
 from tests.parity.seeded import images_for
 from tests.weights.timm_file import (
@@ -190,6 +194,86 @@ def test_unused_is_named(tensors: Tensors, tmp_path: Path) -> None:
     assert report.unused == ("decoder.a", "decoder.b")
 
 
+def test_errors_have_the_names_of_the_file(tensors: Tensors, tmp_path: Path) -> None:
+    """Not those that its layout has for them, which nobody could find in the file."""
+    model = small_vit(layer_scale=0.1)
+    given = {
+        name.replace("ls1.gamma", "gamma_1"): x for name, x in tensors_of(model).items()
+    }
+    given["blocks.0.gamma_1"] = np.ones(3, np.float32)
+    given["blocks.2.gamma_1"] = np.ones(32, np.float32)
+    path = write(tmp_path, given)
+    with pytest.raises(CheckpointError) as caught:
+        load_nothing(model, path)
+    assert "blocks.0.gamma_1 (3,) instead of (32,)" in str(caught.value)
+    assert "without a place in the model: blocks.2.gamma_1" in str(caught.value)
+    given["blocks.0.gamma_1"] = np.ones(32, np.float32)
+    report = kv.weights.load(model, write(tmp_path, given), unused=["blocks.2.gamma"])
+    assert report.unused == ("blocks.2.gamma_1",)
+    assert "blocks.1.gamma_1" in report.matched
+
+
+HOSTILE = "a\nb\x1b[31m\x00\ud800[/]"
+
+
+def test_any_name_fits_in_one_line(tensors: Tensors, tmp_path: Path) -> None:
+    path = tmp_path / "vit.pkl"
+    path.write_bytes(pickle.dumps({**tensors, HOSTILE + "c" * 1000: np.ones(1)}))
+    with pytest.raises(CheckpointError, match="in the model: a") as caught:
+        load_nothing(small_vit(), path)
+    message = str(caught.value)
+    assert r"a\nb\x1b[31m\x00\ud800[/]ccc" in message
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 400
+    report = kv.weights.load(small_vit(), path, unused=["a\n"])
+    assert r"a\nb\x1b[31m\x00\ud800[/]ccc" in str(report)
+
+
+LAST = "head.weight"  # the model has it last, and the file too
+
+
+def zipped_numpy(path: Path, tensors: Tensors) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **tensors)
+
+
+def compressed_numpy(path: Path, tensors: Tensors) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **tensors)
+
+
+@pytest.mark.parametrize("write_to", [zipped_numpy, compressed_numpy])
+def test_a_file_damaged_at_its_end_changes_nothing(
+    write_to: Callable[[Path, Tensors], None], tensors: Tensors, tmp_path: Path
+) -> None:
+    """What shows only when the last tensor's values are read."""
+    path = tmp_path / "vit.npz"
+    others = {name: values for name, values in tensors.items() if name != LAST}
+    write_to(path, {**others, LAST: tensors[LAST]})
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist()[-1] == f"{LAST}.npy"
+        end = archive.start_dir
+    content = bytearray(path.read_bytes())
+    content[end - 9] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"vit\.npz: {LAST}: .* damaged"):
+        load_nothing(small_vit(), path)
+
+
+def test_a_file_that_shrinks_before_it_is_read_changes_nothing(
+    tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, tensors)
+
+    def shrunk(*arguments: Any) -> None:
+        os.truncate(path, path.stat().st_size - 8)
+        assign(*arguments)
+
+    monkeypatch.setattr(loading, "assign", shrunk)
+    with pytest.raises(CheckpointError, match="the file was shortened"):
+        load_nothing(small_vit(), path)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_any_dtype(dtype: Any, tensors: Tensors, tmp_path: Path) -> None:
     rounded = {name: x.astype(dtype) for name, x in tensors.items()}
@@ -245,7 +329,8 @@ def test_the_weights_among_the_rest_of_a_training(
 def test_two_names_of_one_tensor(tmp_path: Path) -> None:
     model = small_vit(layer_scale=0.1)
     tensors = {**tensors_of(model), "blocks.0.gamma_1": np.ones(32, np.float32)}
-    with pytest.raises(CheckpointError, match=r"two of its tensors .*ls1\.gamma"):
+    both = r"two names .* in the file: blocks\.0\.gamma_1, blocks\.0\.ls1\.gamma"
+    with pytest.raises(CheckpointError, match=both):
         load_nothing(model, write(tmp_path, tensors))
 
 
