@@ -26,8 +26,10 @@ def recognises(names: Set[str]) -> bool:
     Returns:
         Whether it has.
     """
-    # Every model has a normalisation, and nobody else's ends like ours.
-    return any(name.endswith("/gamma") for name in names)
+    # Every model has a normalisation. Keras' own files end alike, but they repeat the
+    # name of a layer: "bn_conv1/bn_conv1/gamma".
+    layers = [name.split("/")[:-1] for name in names if name.endswith("/gamma")]
+    return any(layer[-1] not in layer[:-1] for layer in layers)
 
 
 def renamed(name: str) -> str:

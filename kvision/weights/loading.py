@@ -8,6 +8,7 @@ from typing import Any
 
 from kvision.weights import (
     detectron2,
+    dinov2,
     google,
     hugging_face,
     kvision,
@@ -17,7 +18,7 @@ from kvision.weights import (
 )
 from kvision.weights.assigning import assign
 from kvision.weights.channels import with_channels
-from kvision.weights.checkpoint import Checkpoint, CheckpointError, naming
+from kvision.weights.checkpoint import Checkpoint, CheckpointError, naming, shown
 from kvision.weights.fitting import Fit, fit, some
 from kvision.weights.places import Place, Shape
 from kvision.weights.reading import read_checkpoint
@@ -28,14 +29,16 @@ __all__ = ["load"]
 # Of a name in a layout, the file's own name, which is what users are told.
 Names = Mapping[str, str]
 
+# At most one of them recognises a checkpoint.
 _LAYOUTS: dict[str, ModuleType] = {
     "timm": timm,
+    "dinov2": dinov2,
     "hugging_face": hugging_face,
     "google": google,
-    "matterport": matterport,  # "/gamma" is in its names too
-    "kvision": kvision,
     "torchvision": torchvision,
     "detectron2": detectron2,
+    "matterport": matterport,
+    "kvision": kvision,
 }
 
 
@@ -62,8 +65,8 @@ def load(
         model: a built model of `kvision.models`.
         path: the checkpoint; its format is told from its content.
         source: whose names it has: "timm" (Meta's DeiT and DynamicViT too),
-            "hugging_face", "google", "torchvision", "detectron2", "matterport" or
-            "kvision"; "auto" finds out.
+            "dinov2", "hugging_face", "google", "torchvision", "detectron2",
+            "matterport" or "kvision"; "auto" finds out.
         unused: how the names in the file begin of tensors that the model may leave out.
         adapt_channels: whether the first convolution may be brought to a model for
             images of other channels (`kvision.weights.channels`).
@@ -77,12 +80,20 @@ def load(
     """
     path = Path(path)
     checkpoint = read_checkpoint(path)
-    source, layout = _layout(source, checkpoint)
+    source = _source(source, checkpoint)
+    layout = _LAYOUTS[source]
     places = _places(model, layout, checkpoint, adapt_channels)
     found = fit(places, _shapes(checkpoint))
-    strange = _strange(found.left, layout, tuple(unused))
+    allowed = (unused,) if isinstance(unused, str) else tuple(unused)
+    faults = {
+        "of another shape": found.misfits,
+        "of numbers that are no weights": _unfit(found, checkpoint),
+        "missing in the file": found.missing,
+        "in the file without a place in the model": _strange(found, layout, allowed),
+        "in the model without a name in this layout": _homeless(model, places),
+    }
     with naming(f"{path} ({source}) does not fit {model.name!r}"):
-        _check(found, strange, _homeless(model, places))
+        _check(faults, _advice(source, checkpoint))
     assign(found, checkpoint)
     return Report(
         path,
@@ -94,21 +105,28 @@ def load(
     )
 
 
-def _layout(source: str, checkpoint: Checkpoint) -> tuple[str, ModuleType]:
+def _source(source: str, checkpoint: Checkpoint) -> str:
+    """Find out whose names a checkpoint has, if that is not said."""
     if source != "auto":
         if source not in _LAYOUTS:
             raise ValueError(
                 f"source must be one of 'auto', {', '.join(map(repr, _LAYOUTS))}. "
                 f"Received: {source!r}"
             )
-        return source, _LAYOUTS[source]
-    for name, layout in _LAYOUTS.items():
-        if layout.recognises(set(checkpoint)):
-            return name, layout
-    raise CheckpointError(
-        f"{checkpoint.path} has the layout of none of {', '.join(_LAYOUTS)}. Its "
-        f"tensors are called {some(list(checkpoint))}"
-    )
+        return source
+    found = _recognised(checkpoint)
+    if found is None:
+        raise CheckpointError(
+            f"{checkpoint.path} has the layout of none of {', '.join(_LAYOUTS)}. Its "
+            f"tensors are called {some(list(checkpoint))}"
+        )
+    return found
+
+
+def _recognised(checkpoint: Checkpoint) -> str | None:
+    names = set(checkpoint)
+    sources = [name for name in _LAYOUTS if _LAYOUTS[name].recognises(names)]
+    return next(iter(sources), None)
 
 
 def _places(
@@ -143,14 +161,21 @@ def _shapes(checkpoint: Checkpoint) -> dict[str, Shape]:
     return {name: tensor.shape for name, tensor in checkpoint.items()}
 
 
-def _strange(
-    names: Iterable[str], layout: ModuleType, allowed: tuple[str, ...]
-) -> list[str]:
+def _strange(found: Fit, layout: ModuleType, allowed: tuple[str, ...]) -> list[str]:
     """Return the tensors that nobody asks for and that may not be left out."""
     return [
         name
-        for name in names
+        for name in found.left
         if not (layout.is_spare(layout.renamed(name)) or name.startswith(allowed))
+    ]
+
+
+def _unfit(found: Fit, checkpoint: Checkpoint) -> list[str]:
+    """Return the tensors of whole or complex numbers, such as quantised ones."""
+    places = [*found.matched, *found.resized]
+    dtypes = {name: checkpoint[name].dtype for place in places for name in place.names}
+    return [
+        f"{shown(n)} ({dtype})" for n, dtype in dtypes.items() if dtype.kind in "biuc"
     ]
 
 
@@ -160,21 +185,21 @@ def _homeless(model: Any, places: list[Place]) -> list[str]:
     return [weight.path for weight in model.weights if id(weight) not in placed]
 
 
-def _check(found: Fit, strange: list[str], homeless: list[str]) -> None:
+def _advice(source: str, checkpoint: Checkpoint) -> str:
+    own = _recognised(checkpoint)
+    if own not in (source, None):
+        return f"The names in the file are those of source={own!r}"
+    return (
+        "Build the model with the checkpoint's variant and arguments, or name in "
+        "unused= what it may leave out"
+    )
+
+
+def _check(faults: Mapping[str, list[str]], advice: str) -> None:
     """Refuse what does not correspond, with the first of each kind."""
-    faults = {
-        "of another shape": found.misfits,
-        "missing in the file": found.missing,
-        "in the file without a place in the model": strange,
-        "in the model without a name in this layout": homeless,
-    }
     said = [f"{len(of)} {kind}: {some(of)}" for kind, of in faults.items() if of]
     if said:
-        raise CheckpointError(
-            f"{'; '.join(said)}. Nothing was loaded. Build the model with the "
-            "checkpoint's variant and arguments, or name in unused= what it may leave "
-            "out"
-        )
+        raise CheckpointError(f"{'; '.join(said)}. Nothing was loaded. {advice}")
 
 
 def _names(places: Iterable[Place], but: Iterable[Place] = ()) -> tuple[str, ...]:

@@ -28,7 +28,8 @@ def resampled(variable: Any, interpolation: str) -> Convert:
         if kernel.ndim != 4 or list(kernel.shape[2:]) != widths:
             raise ValueError(
                 f"a kernel of {kernel.shape} cannot become one of "
-                f"{tuple(variable.shape)}: only patches are resized, not channels"
+                f"{tuple(variable.shape)}: only patches are resized, not channels. "
+                "For images of other channels pass adapt_channels=True"
             )
         kernel = kernel.astype(np.float32)
         return resize_patch_kernel(kernel, (height, width), interpolation)

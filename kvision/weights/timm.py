@@ -47,7 +47,9 @@ def recognises(names: Set[str]) -> bool:
     Returns:
         Whether it has.
     """
-    return bool({"patch_embed.proj.weight", "patch_embeds.0.proj.weight"} & names)
+    first = {"patch_embed.proj.weight", "patch_embeds.0.proj.weight"}
+    # DINOv2's own files have names of timm, and others.
+    return bool(first & names) and not {"mask_token", "blocks.0.ls1.gamma"} <= names
 
 
 def renamed(name: str) -> str:
@@ -74,12 +76,15 @@ def is_spare(name: str) -> bool:
     return name.endswith(("num_batches_tracked", "relative_position_index"))
 
 
-def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:
+def places(
+    model: Any, shapes: Mapping[str, Shape], interpolation: str = _INTERPOLATION
+) -> Iterator[Place]:
     """List where the tensors go.
 
     Args:
         model: a classifier of `kvision.models`.
         shapes: of the tensors of the checkpoint.
+        interpolation: by which positions of another grid are resampled.
 
     Yields:
         A place for each variable.
@@ -88,9 +93,7 @@ def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:
     # timm gives the stem no name of its own where there is nothing else.
     has_stages = any(name.startswith("stage0_block") for name in layers)
     stem = f"{_BACKBONE}.stem" if has_stages else _BACKBONE
-    yield from tokens_and_positions(
-        layers, _TOKENS, "pos_embed", shapes, _INTERPOLATION
-    )
+    yield from tokens_and_positions(layers, _TOKENS, "pos_embed", shapes, interpolation)
     scorers = [name for name in layers if name.startswith("token_scorer_")]
     for name, layer in layers.items():
         stage, _, rest = name.partition("_")
@@ -208,6 +211,8 @@ _OTHERS: dict[str, Callable[[Any], Iterator[Place]]] = {
     "pre_norm": functools.partial(norm, name="norm_pre"),
     "norm": _last_norm,
     "pooling": _attention_pooling,
+    # Until timm 0.5, for the weights of ImageNet-21k that Google released first.
+    "representation": functools.partial(dense, name="pre_logits.fc"),
     "head": functools.partial(dense, name="head", is_head=True),
     "head_dist": functools.partial(dense, name="head_dist", is_head=True),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+Tensors = dict[str, np.ndarray]
 WeightsFor = Callable[[str, tuple[int, ...]], np.ndarray]
 
 
@@ -21,9 +22,11 @@ def write_file(path: Path, state_dict: np.ndarray, weights_for: WeightsFor) -> P
     Returns:
         The path.
     """
-    tensors = {}
-    for line in str(state_dict).splitlines():
-        name, _, shape = line.partition(" ")
-        tensors[name] = weights_for(name, ast.literal_eval(shape))
-    save_file(tensors, path)
+    save_file(tensors_of(state_dict, weights_for), path)
     return path
+
+
+def tensors_of(state_dict: np.ndarray, weights_for: WeightsFor) -> Tensors:
+    """Make the tensors of such a file."""
+    rows = [line.partition(" ") for line in str(state_dict).splitlines()]
+    return {name: weights_for(name, ast.literal_eval(shape)) for name, _, shape in rows}

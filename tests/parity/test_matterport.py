@@ -46,12 +46,16 @@ class Run:
 
 
 def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """Write a file as Keras 2 did: a group for each layer, the RPN in one group."""
+    """Write a file as Keras 2 did."""
     with h5py.File(path, "w") as file:
         for name, values in tensors.items():
-            layer = name.split("/")[0]
-            group = "rpn_model" if layer in RPN else layer
-            file[f"{group}/{name}:0"] = values
+            file[f"{name_in_the_file(name)}:0"] = values
+
+
+def name_in_the_file(name: str) -> str:
+    """Put a group around each layer, and one around the RPN."""
+    layer = name.split("/")[0]
+    return f"{'rpn_model' if layer in RPN else layer}/{name}"
 
 
 def regions(count: int) -> np.ndarray:
@@ -76,7 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     report = kvision.weights.load(model, path)
     assert report.source == "matterport"
-    assert set(report.matched) == set(tensors)
+    assert set(report.matched) == set(map(name_in_the_file, tensors))
     assert report.fresh == report.resized == report.unused == ()
     image = images_for(1, IMAGE_SIZE)[0]
     reference = Matterport(tensors)

@@ -190,6 +190,8 @@ def test_unused_is_named(tensors: Tensors, tmp_path: Path) -> None:
     path = write(tmp_path, given)
     with pytest.raises(CheckpointError, match=r"decoder\.a, decoder\.b"):
         load_nothing(small_vit(), path)
+    with pytest.raises(CheckpointError, match=r"1 in the file .*: decoder\.b"):
+        load_nothing(small_vit(), path, unused="decoder.a")
     report = kv.weights.load(small_vit(), path, unused=["decoder."])
     assert report.unused == ("decoder.a", "decoder.b")
 
@@ -302,6 +304,20 @@ def test_dynamic_vit_of_its_authors(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_layer_before_the_head_of_timm(tmp_path: Path) -> None:
+    """Until 0.5 timm kept that of Google's first weights for ImageNet-21k."""
+    model = small_vit(representation_dim=48)
+    tensors = tensors_of(model)
+    assert tensors["pre_logits.fc.weight"].shape == (48, 32)
+    path = write(tmp_path, tensors)
+    report = kv.weights.load(model, path)
+    assert sorted(report.matched) == sorted(tensors)
+    found = model.get_layer("representation").kernel
+    np.testing.assert_array_equal(found, tensors["pre_logits.fc.weight"].T)
+    with pytest.raises(CheckpointError, match=r"without a place .*: pre_logits\.fc"):
+        load_nothing(small_vit(), path)
+
+
 def test_layer_scales_of_meta(tmp_path: Path) -> None:
     """DeiT III of its authors has them as `gamma_1`; timm as `ls1.gamma`."""
     model = small_vit(layer_scale=0.1)
@@ -340,6 +356,28 @@ def test_a_layout_that_is_not_known(tmp_path: Path) -> None:
         load_nothing(small_vit(), path)
     with pytest.raises(ValueError, match=r"source must be one of 'auto', .*'meta'"):
         load_nothing(small_vit(), path, source="meta")
+
+
+def test_the_wrong_layout(tensors: Tensors, tmp_path: Path) -> None:
+    """It is a name away from what was meant."""
+    path = write(tmp_path, tensors)
+    with pytest.raises(CheckpointError, match=r"are those of source='timm'$") as error:
+        load_nothing(small_vit(), path, source="hugging_face")
+    assert "(hugging_face) does not fit" in str(error.value)
+    assert "in the file without a place in the model: " in str(error.value)
+    assert "missing in the file: " in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_, np.complex64])
+def test_numbers_that_are_no_weights(
+    dtype: Any, tensors: Tensors, tmp_path: Path
+) -> None:
+    """A quantised tensor has lost its scale; a complex one would lose a part."""
+    name = "blocks.0.mlp.fc1.weight"
+    path = write(tmp_path, {**tensors, name: tensors[name].astype(dtype)})
+    message = rf"no weights: blocks\.0\.mlp\.fc1\.weight \({np.dtype(dtype).name}\)"
+    with pytest.raises(CheckpointError, match=message):
+        load_nothing(small_vit(), path)
 
 
 def test_the_report_is_a_table(tensors: Tensors, tmp_path: Path) -> None:
