@@ -1,6 +1,6 @@
 """Detector: the one class between Keras and the user."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -95,6 +95,7 @@ class Detector(keras.Model):
         loss: Any = None,
         metrics: Any = None,
         jit_compile: bool | str = "auto",
+        loss_weights: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         """Prepare for training; the model has its own losses.
@@ -107,11 +108,13 @@ class Detector(keras.Model):
             jit_compile: whether XLA compiles the steps. "auto" does on an accelerator
                 and not on a CPU, where TensorFlow's own kernels train up to four times
                 faster.
+            loss_weights: factors of the losses in their sum, by name; 1 for others. The
+                losses are reported without them.
             **kwargs: other arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: if a loss or a metric is given, or Keras does not run on
-                TensorFlow.
+            ValueError: if a loss or a metric is given, weights of losses that there are
+                not, or Keras does not run on TensorFlow.
         """
         require_tensorflow("Training")
         for argument, value in (("loss", loss), ("metrics", metrics)):
@@ -121,11 +124,25 @@ class Detector(keras.Model):
                     f"Received: {argument}={value!r}. Scores come from "
                     "kvision.callbacks.COCOMetrics."
                 )
+        weights = dict(loss_weights or {})
+        names = [mean.name for mean in self._loss_means]
+        if set(weights) - set(names):
+            raise ValueError(
+                f"loss_weights must be factors of {', '.join(names)}. Received: "
+                f"loss_weights={weights}"
+            )
+        # A closure: Keras would turn a dict attribute into a tracked container.
+        self._weight_of = lambda name: weights.get(name, 1.0)
         if jit_compile == "auto":
             jit_compile = _has_accelerator()
         if optimizer is None:
             optimizer = keras.optimizers.SGD(0.005, momentum=0.9)
-        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=jit_compile,
+            loss_weights=weights or None,
+            **kwargs,
+        )
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the saved model was, so that training goes on where it stopped."""
@@ -145,7 +162,7 @@ class Detector(keras.Model):
         seed = tf.cast(self.optimizer.iterations, tf.int32) + 1
         with tf.GradientTape() as tape:
             losses = self._compute_losses(images, targets, seed, training=True)
-            total = sum(losses.values()) + sum(self.losses)
+            total = self._total(losses)
             scaled = self.optimizer.scale_loss(total / self._num_replicas())
         weights = self.trainable_weights
         gradients = tape.gradient(scaled, weights)
@@ -160,8 +177,12 @@ class Detector(keras.Model):
         losses = self._compute_losses(
             images, targets, tf.constant(0, tf.int32), training=False
         )
-        total = sum(losses.values()) + sum(self.losses)
-        return self._update(total, losses, tf.shape(images)[0])
+        return self._update(self._total(losses), losses, tf.shape(images)[0])
+
+    def _total(self, losses: dict[str, Tensor]) -> Tensor:
+        """Add up losses, weighted, and penalties of layers."""
+        weighted = [self._weight_of(name) * loss for name, loss in losses.items()]
+        return sum(weighted) + sum(self.losses)
 
     def _batch(self, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Check a batch and leave out what nothing has to be computed of."""

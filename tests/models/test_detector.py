@@ -197,6 +197,27 @@ def test_compile_takes_no_loss_and_no_metrics(untrained: Detector) -> None:
         untrained.compile("sgd", metrics=["accuracy"])
 
 
+def test_weights_of_losses(tmp_path: Path) -> None:
+    model = tiny_mask_rcnn()
+    images, targets = blocks(2)
+    plain = losses_of(model, images, targets)
+    with pytest.raises(ValueError, match=r"factors of rpn_.*'mask': 2"):
+        model.compile("sgd", loss_weights={"mask": 2})
+    model.compile("sgd", run_eagerly=True, loss_weights={"mask_loss": 3.0})
+    weighted = losses_of(model, images, targets)
+    assert weighted["mask_loss"] == plain["mask_loss"]
+    expected = plain["loss"] + 2 * plain["mask_loss"]
+    assert weighted["loss"] == pytest.approx(expected, rel=1e-6)
+    # Training goes on with them.
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loss = loaded.train_on_batch(images, targets, return_dict=True)
+    parts = {name: float(loss[name]) for name in LOSSES}
+    assert float(loss["loss"]) == pytest.approx(
+        sum(parts.values()) + 2 * parts["mask_loss"], rel=1e-5
+    )
+
+
 def test_compile_without_arguments() -> None:
     model = tiny_mask_rcnn()
     model.compile()
