@@ -7,15 +7,12 @@ import keras
 from keras import ops
 
 from kvision.ops.recomputation import recomputed
+from kvision.ops.rows import by_rows, gelu
 
 __all__ = ["MLP", "SwiGLU"]
 
 Tensor = Any
 Shape = tuple[int | None, ...]
-
-
-def _gelu(x: Tensor) -> Tensor:
-    return ops.gelu(x, approximate=False)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -29,7 +26,7 @@ def _quick_gelu(x: Tensor) -> Tensor:
 # Sources that say "gelu" mean different functions: the exact one (PyTorch), its tanh
 # approximation (flax), a sigmoid (OpenAI's CLIP, up to 0.02 away).
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": _gelu,
+    "gelu": gelu,
     "gelu_tanh": _gelu_tanh,
     "quick_gelu": _quick_gelu,
     "relu": ops.relu,
@@ -66,7 +63,9 @@ class _FeedForward(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Map (..., D) to (..., D)."""
+        return by_rows(lambda rows: self._transform(rows, training), inputs)
 
+    def _transform(self, rows: Tensor, training: bool | None) -> Tensor:
         def activate_and_narrow(hidden: Tensor) -> Tensor:
             hidden = self.hidden_drop(self._activate(hidden), training=training)
             return self.fc2(hidden)
@@ -76,7 +75,7 @@ class _FeedForward(keras.layers.Layer):
             # the second product would keep is half of the memory of a block.
             seeds = self.hidden_drop.non_trainable_variables
             activate_and_narrow = recomputed(activate_and_narrow, seeds)
-        narrow = activate_and_narrow(self.fc1(inputs))
+        narrow = activate_and_narrow(self.fc1(rows))
         return self.output_drop(narrow, training=training)
 
     def _activate(self, hidden: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kvision.ops.attention import attention_scores, merge_heads, split_heads
+from kvision.ops.rows import by_rows
 
 __all__ = ["SelfAttention"]
 
@@ -111,13 +112,14 @@ class SelfAttention(keras.layers.Layer):
         Returns:
             (B, N, D) tensor; with scores, a pair with (B, H, N, N) in [0, 1].
         """
-        queries, keys, values = split_heads(self.qkv(tokens), self.num_heads, 3)
+        packed = by_rows(self.qkv, tokens)
+        queries, keys, values = split_heads(packed, self.num_heads, 3)
         if self.query_norm is not None and self.key_norm is not None:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
         scores = attention_scores(queries, keys, bias, keep)
         dropped = self.score_drop(scores, training=training)
         mixed = merge_heads(ops.matmul(dropped, values))
-        outputs = self.output_drop(self.projection(mixed), training=training)
+        outputs = self.output_drop(by_rows(self.projection, mixed), training=training)
         return (outputs, scores) if return_attention_scores else outputs
 
     def compute_output_spec(

@@ -7,6 +7,7 @@ from keras import ops
 
 from kvision.layers.mlp import MLP
 from kvision.ops.attention import attention_scores, merge_heads, split_heads
+from kvision.ops.rows import by_rows
 
 __all__ = ["AttentionPooling", "AveragePooling", "TokenPooling"]
 
@@ -128,7 +129,8 @@ class AttentionPooling(keras.layers.Layer):
         """Map (B, N, D) to (B, D)."""
         probe = ops.cast(self.probe, tokens.dtype)
         (queries,) = split_heads(self.query(probe), self.num_heads, 1)
-        keys, values = split_heads(self.key_value(tokens), self.num_heads, 2)
+        packed = by_rows(self.key_value, tokens)
+        keys, values = split_heads(packed, self.num_heads, 2)
         queries = ops.zeros_like(keys[:, :, :1]) + queries
         mixed = ops.matmul(attention_scores(queries, keys), values)
         pooled = self.projection(merge_heads(mixed))

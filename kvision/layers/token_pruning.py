@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from kvision.layers.transformer import TransformerBlock
+from kvision.ops.rows import by_rows, gelu
 from kvision.ops.tokens import gather_tokens, hard_decisions, scatter_tokens, share_of
 
 __all__ = [
@@ -91,7 +92,7 @@ class TokenScorer(keras.layers.Layer):
             (B, N) float32 tensor: the log-odds of keeping each patch.
         """
         patches = tokens[:, self.num_prefix_tokens :]
-        hidden = _gelu(self.dense(self.norm(patches)))
+        hidden = _by_rows_and_gelu(self.dense, self.norm(patches))
         own, shared = ops.split(hidden, 2, axis=-1)
         if keep is not None and training:
             keep = keep[:, self.num_prefix_tokens :]
@@ -99,8 +100,8 @@ class TokenScorer(keras.layers.Layer):
             keep = None
         mean = ops.cast(_mean(shared, keep), own.dtype)
         hidden = ops.concatenate([own, ops.zeros_like(own) + mean], axis=-1)
-        hidden = _gelu(self.out_dense1(hidden))
-        hidden = _gelu(self.out_dense2(hidden))
+        hidden = _by_rows_and_gelu(self.out_dense1, hidden)
+        hidden = _by_rows_and_gelu(self.out_dense2, hidden)
         logits = ops.cast(self.out_dense3(hidden), "float32")
         return logits[:, :, 0] - logits[:, :, 1]
 
@@ -120,8 +121,8 @@ class TokenScorer(keras.layers.Layer):
         }
 
 
-def _gelu(x: Tensor) -> Tensor:
-    return ops.gelu(x, approximate=False)
+def _by_rows_and_gelu(dense: keras.layers.Dense, tokens: Tensor) -> Tensor:
+    return by_rows(lambda rows: gelu(dense(rows)), tokens)
 
 
 def _mean(patches: Tensor, keep: Tensor | None) -> Tensor:

@@ -1,0 +1,47 @@
+"""What works on each token alone, done in two dimensions."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+__all__ = ["by_rows", "gelu"]
+
+Tensor = Any
+
+
+def by_rows(function: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """Apply a function of rows to tokens.
+
+    TensorFlow on a CPU makes one kernel of a product, its bias and its activation where
+    they have two dimensions: a third less time for a ViT-B/16 in bfloat16.
+
+    Args:
+        function: of (M, D) to (M, E) tensors, such as a dense layer.
+        tokens: (B, ..., D) tensor.
+
+    Returns:
+        (B, ..., E) tensor.
+    """
+    shape = ops.shape(tokens)
+    rows = function(ops.reshape(tokens, (-1, shape[-1])))
+    return ops.reshape(rows, (-1, *shape[1:-1], rows.shape[-1]))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Compute x times the share of a normal distribution below x, exactly.
+
+    `keras.ops.gelu` computes the same from the complement of the error function, which
+    TensorFlow neither fuses with the product before it nor has fast.
+
+    Args:
+        x: tensor.
+
+    Returns:
+        Tensor of the same shape.
+
+    Source: Hendrycks and Gimpel 2016, Gaussian Error Linear Units, section 2.
+    """
+    half, root = (ops.cast(value, x.dtype) for value in (0.5, math.sqrt(0.5)))
+    return (half * x) * (1 + ops.erf(root * x))
