@@ -1,8 +1,8 @@
-"""The float32 twin of a model: what is exported and compared with."""
+"""The twin of a model in another precision."""
 
 from typing import Any
 
-__all__ = ["in_float32"]
+__all__ = ["in_float32", "in_precision"]
 
 
 def in_float32(model: Any) -> Any:
@@ -17,10 +17,26 @@ def in_float32(model: Any) -> Any:
     Returns:
         The same model if all of it is float32; otherwise a new one with its weights.
     """
+    return in_precision(model, "float32")
+
+
+def in_precision(model: Any, dtype: str, **arguments: Any) -> Any:
+    """Return a model, or its twin under another dtype policy.
+
+    Layers that are float32 under any policy stay so.
+
+    Args:
+        model: a detector of `kvision.models`, or a Functional model.
+        dtype: name of the policy.
+        **arguments: of a detector's builder, instead of the model's.
+
+    Returns:
+        The same model if it is so already; otherwise a new one with its weights.
+    """
     config = model.get_config()
     # A Functional model has no policy of its own: its layers have.
-    whole = {"dtype": "float32"} if "dtype" in config else {}
-    twin_config = _with_float32_policies({**config, **whole})
+    whole = {"dtype": dtype} if "dtype" in config else {}
+    twin_config = _with_policies({**config, **whole, **arguments}, dtype)
     if twin_config == config:
         return model
     twin = type(model).from_config(twin_config)
@@ -28,12 +44,12 @@ def in_float32(model: Any) -> Any:
     return twin
 
 
-def _with_float32_policies(config: Any) -> Any:
+def _with_policies(config: Any, dtype: str) -> Any:
     """Replace the dtype policies in a config: a backbone object brings its own."""
     if isinstance(config, list | tuple):
-        return type(config)(_with_float32_policies(value) for value in config)
+        return type(config)(_with_policies(value, dtype) for value in config)
     if not isinstance(config, dict):
         return config
     if config.get("class_name") == "DTypePolicy":
-        return {**config, "config": {**config["config"], "name": "float32"}}
-    return {key: _with_float32_policies(value) for key, value in config.items()}
+        return {**config, "config": {**config["config"], "name": dtype}}
+    return {key: _with_policies(value, dtype) for key, value in config.items()}

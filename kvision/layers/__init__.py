@@ -1,7 +1,7 @@
 """Keras layers, one concept a file."""
 
 from kvision.layers.anchors import Anchors
-from kvision.layers.classification_head import ClassificationHead
+from kvision.layers.classification_head import ClassificationHead, MeanLogits
 from kvision.layers.detections import DetectionSelection, MaskScores
 from kvision.layers.dropping import DropPath, PatchDropout
 from kvision.layers.grid import TokensToGrid
@@ -14,7 +14,11 @@ from kvision.layers.mixed_patches import (
     RegionScores,
 )
 from kvision.layers.mlp import MLP, SwiGLU
-from kvision.layers.normalization import FrozenBatchNormalization, ImageNormalization
+from kvision.layers.normalization import (
+    FrozenBatchNormalization,
+    ImageNormalization,
+    LayerNormalization,
+)
 from kvision.layers.patch_embedding import ClassToken, PatchEmbedding
 from kvision.layers.position_embedding import (
     PositionEmbedding,
@@ -65,11 +69,13 @@ __all__ = [
     "ImageNormalization",
     "ImagePreprocessing",
     "KeptTokensToGrid",
+    "LayerNormalization",
     "LayerScale",
     "MaskHead",
     "MaskLoss",
     "MaskScores",
     "MaskTargets",
+    "MeanLogits",
     "MixedPatches",
     "MixedTokensToGrid",
     "MultiScalePositionEmbedding",

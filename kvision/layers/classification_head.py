@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["ClassificationHead"]
+__all__ = ["ClassificationHead", "MeanLogits"]
 
 Tensor = Any
 
@@ -76,3 +76,23 @@ class ClassificationHead(keras.layers.Layer):
             "class_names": self.class_names,
             "kernel_initializer": initializer,
         }
+
+
+@keras.saving.register_keras_serializable("kvision")
+class MeanLogits(keras.layers.Layer):
+    """Average the logits of two heads, in float32 under any policy.
+
+    Args:
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, first: Tensor, second: Tensor) -> Tensor:
+        """Map two tensors (B, K) to their mean."""
+        return (first + second) * 0.5
+
+    def compute_output_shape(self, first_shape: Any, second_shape: Any) -> Any:
+        """Keep the shape."""
+        return first_shape

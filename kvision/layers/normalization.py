@@ -1,4 +1,4 @@
-"""Normalisation with fixed statistics: of input images and of batches."""
+"""Normalisation of input images, of batches with fixed statistics, of tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["FrozenBatchNormalization", "ImageNormalization"]
+from kvision.ops.rows import by_rows, normalize_rows
+from kvision.ops.tracing import tracing_for_inference
+
+__all__ = ["FrozenBatchNormalization", "ImageNormalization", "LayerNormalization"]
 
 Tensor = Any
 
@@ -135,7 +138,10 @@ class FrozenBatchNormalization(keras.layers.Layer):
             ops.cast(self.beta, "float32")
             - ops.cast(self.moving_mean, "float32") * scale
         )
-        return inputs * ops.cast(scale, inputs.dtype) + ops.cast(shift, inputs.dtype)
+        # `ops.add` makes it a bias, which TensorFlow fuses with the convolution before
+        # it and the activation behind it.
+        scaled = inputs * ops.cast(scale, inputs.dtype)
+        return ops.add(scaled, ops.cast(shift, inputs.dtype))
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -146,3 +152,26 @@ class FrozenBatchNormalization(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("kvision")
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Keras' normalisation over the last axis, one kernel where only predictions count.
+
+    Args:
+        epsilon: added to the variance.
+        **kwargs: other arguments of `keras.layers.LayerNormalization`.
+    """
+
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(epsilon=epsilon, **kwargs)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Normalise (..., D) features."""
+        if not tracing_for_inference():
+            return super().call(inputs)
+        inputs = ops.cast(inputs, self.compute_dtype)
+        gamma, beta = self.gamma, self.beta
+        return by_rows(
+            lambda rows: normalize_rows(rows, gamma, beta, self.epsilon), inputs
+        )

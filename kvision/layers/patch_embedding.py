@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.layers.normalization import LayerNormalization
+
 __all__ = ["ClassToken", "PatchEmbedding"]
 
 Tensor = Any
@@ -58,7 +60,7 @@ class PatchEmbedding(keras.layers.Layer):
         self.epsilon = epsilon
         self.norm = None
         if epsilon is not None:
-            self.norm = keras.layers.LayerNormalization(
+            self.norm = LayerNormalization(
                 epsilon=epsilon, dtype=self.dtype_policy, name="norm"
             )
 

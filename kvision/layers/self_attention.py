@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.layers.normalization import LayerNormalization
 from kvision.ops.attention import attention_scores, merge_heads, split_heads
 from kvision.ops.rows import by_rows
 
@@ -53,9 +54,7 @@ class SelfAttention(keras.layers.Layer):
         self.query_norm = self.key_norm = None
         if qk_norm_epsilon is not None:
             self.query_norm, self.key_norm = (
-                keras.layers.LayerNormalization(
-                    epsilon=qk_norm_epsilon, dtype=policy, name=name
-                )
+                LayerNormalization(epsilon=qk_norm_epsilon, dtype=policy, name=name)
                 for name in ("query_norm", "key_norm")
             )
         self.score_drop = keras.layers.Dropout(attention_dropout, dtype=policy)

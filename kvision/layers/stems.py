@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from kvision.layers.normalization import LayerNormalization
+
 __all__ = ["ConvStem", "PatchifyStem"]
 
 Tensor = Any
@@ -137,9 +139,7 @@ class PatchifyStem(keras.layers.Layer):
         self.patches = keras.layers.Conv2D(
             stem_dim, 4, 4, padding="same", dtype=policy, name="patches"
         )
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=epsilon, dtype=policy, name="norm"
-        )
+        self.norm = LayerNormalization(epsilon=epsilon, dtype=policy, name="norm")
         self.projection = keras.layers.Conv2D(
             embed_dim, rest, rest, padding="same", dtype=policy, name="projection"
         )

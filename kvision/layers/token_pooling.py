@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kvision.layers.mlp import MLP
+from kvision.layers.normalization import LayerNormalization
 from kvision.ops.attention import attention_scores, merge_heads, split_heads
 from kvision.ops.rows import by_rows
 
@@ -96,9 +97,7 @@ class AttentionPooling(keras.layers.Layer):
         self.epsilon = epsilon
         self.activation = activation
         policy = self.dtype_policy
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=epsilon, dtype=policy, name="norm"
-        )
+        self.norm = LayerNormalization(epsilon=epsilon, dtype=policy, name="norm")
         self.mlp = MLP(mlp_dim, activation, dtype=policy, name="mlp")
 
     def build(self, input_shape: Shape) -> None:

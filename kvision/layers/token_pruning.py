@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.layers.normalization import LayerNormalization
 from kvision.layers.transformer import TransformerBlock
 from kvision.ops.rows import by_rows, gelu
 from kvision.ops.tokens import gather_tokens, hard_decisions, scatter_tokens, share_of
@@ -51,7 +52,7 @@ class TokenScorer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_prefix_tokens = num_prefix_tokens
         self.epsilon = epsilon
-        self.norm = keras.layers.LayerNormalization(
+        self.norm = LayerNormalization(
             epsilon=epsilon, dtype=self.dtype_policy, name="norm"
         )
 

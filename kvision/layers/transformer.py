@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kvision.layers.dropping import DropPath
+from kvision.layers.normalization import LayerNormalization
 from kvision.ops.recomputation import recomputed
 
 __all__ = ["LayerScale", "TransformerBlock"]
@@ -87,7 +88,7 @@ class TransformerBlock(keras.layers.Layer):
         self.recompute = recompute
         policy = self.dtype_policy
         self.norm1, self.norm2 = (
-            keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name=name)
+            LayerNormalization(epsilon=epsilon, dtype=policy, name=name)
             for name in ("norm1", "norm2")
         )
         self.layer_scale1 = self.layer_scale2 = None
@@ -149,7 +150,8 @@ class TransformerBlock(keras.layers.Layer):
     ) -> Tensor:
         # What the gradient of a normalisation would keep is several times its input,
         # in float32 under any policy; it is cheap to compute again.
-        norm1, norm2 = self.norm1, self.norm2
+        norm1: Any = self.norm1
+        norm2: Any = self.norm2
         if training and not self.recompute:
             norm1, norm2 = recomputed(norm1, ()), recomputed(norm2, ())
         branch = self.attention(norm1(tokens), **given, training=training)

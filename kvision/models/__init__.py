@@ -5,6 +5,7 @@ from kvision.models.deit import deit, deit3
 from kvision.models.detector import Detector
 from kvision.models.dynamic_vit import dynamic_vit
 from kvision.models.hybrid_vit import hybrid_vit
+from kvision.models.inference import for_inference
 from kvision.models.mixed_resolution_vit import mixed_resolution_vit
 from kvision.models.rcnn import faster_rcnn, mask_rcnn
 from kvision.models.resize import with_image_size
@@ -19,6 +20,7 @@ __all__ = [
     "deit3",
     "dynamic_vit",
     "faster_rcnn",
+    "for_inference",
     "hybrid_vit",
     "mask_rcnn",
     "mixed_resolution_vit",

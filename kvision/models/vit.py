@@ -328,6 +328,6 @@ def build_vit(
     logits = head(pooled)
     if distillation_token:
         second = layers.TokenPooling(1, dtype=policy, name="distillation_pooling")
-        mean = keras.layers.Average(dtype="float32", name="logits")
-        logits = mean([logits, head(second(tokens), name="head_dist")])
+        mean = layers.MeanLogits(name="logits")
+        logits = mean(logits, head(second(tokens), name="head_dist"))
     return keras.Model(images, logits, name=name)

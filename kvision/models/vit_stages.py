@@ -344,7 +344,7 @@ def norm(epsilon: float, dtype: Any, name: str = "norm") -> keras.layers.Layer:
     Returns:
         The layer.
     """
-    return keras.layers.LayerNormalization(epsilon=epsilon, dtype=dtype, name=name)
+    return layers.LayerNormalization(epsilon=epsilon, dtype=dtype, name=name)
 
 
 def grids_of(

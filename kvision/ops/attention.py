@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from kvision.ops.ordering import wait_for
+from kvision.ops.tracing import tracing_for_inference
 
 __all__ = ["attention_scores", "kept_softmax", "merge_heads", "split_heads"]
 
@@ -68,6 +69,8 @@ def attention_scores(
     # Scaling the queries is cheaper than scaling the products.
     queries = queries * ops.cast(queries.shape[-1] ** -0.5, queries.dtype)
     logits = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
+    if tracing_for_inference() and bias is None and keep is None and keys.shape[2] > 1:
+        return ops.softmax(logits)  # a kernel that is float32 inside
     logits = ops.cast(logits, "float32")
     if bias is not None:
         logits = logits + ops.cast(bias, "float32")

@@ -8,13 +8,16 @@ from typing import Any
 import keras
 
 __all__ = [
+    "inference_tracing",
     "not_empty",
     "require_tensorflow",
     "static_shapes_required",
     "tflite_tracing",
+    "tracing_for_inference",
     "tracing_for_tflite",
 ]
 
+_FOR_INFERENCE = ContextVar("tracing_for_inference", default=False)
 _FOR_TFLITE = ContextVar("tracing_for_tflite", default=False)
 
 
@@ -99,3 +102,26 @@ def tracing_for_tflite() -> bool:
         Whether the graph traced now will become a TFLite file.
     """
     return _FOR_TFLITE.get()
+
+
+@contextlib.contextmanager
+def inference_tracing() -> Iterator[None]:
+    """Mark what is traced inside the block as a graph for predictions on this CPU.
+
+    Layers then use the forms for which TensorFlow has one kernel, of oneDNN. These are
+    not differentiated, and other compilers need not know them.
+    """
+    token = _FOR_INFERENCE.set(True)
+    try:
+        yield
+    finally:
+        _FOR_INFERENCE.reset(token)
+
+
+def tracing_for_inference() -> bool:
+    """Tell whether a block of `inference_tracing` is open.
+
+    Returns:
+        Whether the graph traced now is for predictions on this CPU alone.
+    """
+    return _FOR_INFERENCE.get()

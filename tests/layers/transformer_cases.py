@@ -163,4 +163,16 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
         (normal(BATCH, 8),),
         {"gradients_to": (0,)},
     ),
+    (
+        layers.MeanLogits,
+        {},
+        (normal(BATCH, 3), normal(BATCH, 3)),
+        {"gradients_to": (0, 1), "always_float32": True},
+    ),
+    (
+        layers.LayerNormalization,
+        {"epsilon": 1e-2},
+        (normal(BATCH, 5, 8),),
+        {"gradients_to": (0,)},
+    ),
 ]
