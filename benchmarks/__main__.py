@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of a turn")
     parser.add_argument("--output", type=Path, help="JSON file; default NAME.json")
     arguments = parser.parse_args()
-    pythons = {"kvision": sys.executable} | dict(p.split("=", 1) for p in arguments.peer)
+    pythons = {"kvision": sys.executable} | dict(
+        p.split("=", 1) for p in arguments.peer
+    )
     contestants = SUITE[arguments.name](pythons)
     results = compete(contestants, arguments.turns, arguments.seconds)
     Console(width=110).print(table_of(results))

@@ -118,8 +118,8 @@ def _answer(process: subprocess.Popen, contestant: Contestant) -> dict:
         if line.startswith("{"):
             return json.loads(line)
     raise RuntimeError(
-        f"{contestant.name} ended with status {process.wait()}; its messages are above. "
-        f"Its command was: {' '.join(contestant.command)}"
+        f"{contestant.name} ended with status {process.wait()}, its messages above: "
+        + " ".join(contestant.command)
     )
 
 

@@ -21,7 +21,12 @@ def vit_inference(pythons: Pythons, batch: int = 8) -> list[Contestant]:
         ("kvision", "kvision float32", "kvision_vit", "--precision=float32"),
         ("torch", "timm bfloat16, compiled", "peers.timm_vit", "--precision=bfloat16"),
         ("torch", "timm float32, compiled", "peers.timm_vit", "--precision=float32"),
-        ("keras_hub", "KerasHub bfloat16", "peers.keras_hub_vit", "--precision=bfloat16"),
+        (
+            "keras_hub",
+            "KerasHub bfloat16",
+            "peers.keras_hub_vit",
+            "--precision=bfloat16",
+        ),
         ("keras_hub", "KerasHub float32", "peers.keras_hub_vit", "--precision=float32"),
     ]
     return [
@@ -95,7 +100,10 @@ def _detector(pythons: Pythons, *options: str) -> list[Contestant]:
 
 def products(pythons: Pythons) -> list[Contestant]:
     """Return matrix products of 2048 x 2048, in GFLOP: what nothing is faster than."""
-    kinds = [("kvision", "TensorFlow", "products"), ("torch", "torch", "peers.products")]
+    kinds = [
+        ("kvision", "TensorFlow", "products"),
+        ("torch", "torch", "peers.products"),
+    ]
     return [
         Contestant(f"{name} {precision}", _module(pythons, kind, module, precision), 17)
         for precision in ("bfloat16", "float32")
