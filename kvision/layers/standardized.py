@@ -19,10 +19,13 @@ class StandardizedConv2D(keras.layers.Conv2D):
         filters: output channels.
         kernel_size: as `keras.layers.Conv2D`.
         standardization_epsilon: added to the variance.
+        deviation_epsilon: added to its square root; Google's hybrids have 1e-5 here and
+            0 there.
         **kwargs: other arguments of `keras.layers.Conv2D`.
 
     Source: Qiao et al. 2019, Weight Standardization; timm, layers/std_conv.py:
-    StdConv2dSame.
+    StdConv2dSame; google-research/vision_transformer, models_resnet.py:
+    weight_standardize.
     """
 
     def __init__(
@@ -30,22 +33,28 @@ class StandardizedConv2D(keras.layers.Conv2D):
         filters: int,
         kernel_size: Any,
         standardization_epsilon: float = 1e-8,
+        deviation_epsilon: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(filters, kernel_size, **kwargs)
         self.standardization_epsilon = standardization_epsilon
+        self.deviation_epsilon = deviation_epsilon
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         """Convolve with the standardised kernel."""
         values = ops.cast(kernel, "float32")
         mean, variance = ops.moments(values, axes=(0, 1, 2), keepdims=True)
-        values = (values - mean) * ops.rsqrt(variance + self.standardization_epsilon)
+        deviation = ops.sqrt(variance + self.standardization_epsilon)
+        values = (values - mean) / (deviation + self.deviation_epsilon)
         return super().convolution_op(inputs, ops.cast(values, inputs.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        epsilon = self.standardization_epsilon
-        return {**super().get_config(), "standardization_epsilon": epsilon}
+        return {
+            **super().get_config(),
+            "standardization_epsilon": self.standardization_epsilon,
+            "deviation_epsilon": self.deviation_epsilon,
+        }
 
 
 @keras.saving.register_keras_serializable("kvision")

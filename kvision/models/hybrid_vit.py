@@ -1,6 +1,7 @@
 """Vision Transformers on the features of a ResNet."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -9,9 +10,10 @@ from kvision import layers
 from kvision.models.classifier import policy_of
 from kvision.models.vit import build_vit, size_of
 
-__all__ = ["VARIANTS", "hybrid_vit"]
+__all__ = ["GOOGLE", "VARIANTS", "hybrid_vit"]
 
 Tensor = Any
+Convolve = Callable[..., Tensor]
 
 # Size of the transformer; blocks of each stage of the ResNet; side of the patches on
 # its last map. google-research/vision_transformer, vit_jax/configs/models.py.
@@ -22,6 +24,15 @@ VARIANTS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "R50+L/32": ("L", (3, 4, 6, 3), 1),
 }
 
+# Arguments that compute what Google's weights were trained with; timm runs them with
+# its own numbers, which are the default here. google-research/vision_transformer,
+# vit_jax/models_resnet.py.
+GOOGLE: dict[str, Any] = {
+    "activation": "gelu_tanh",
+    "standardization_epsilon": 0.0,
+    "deviation_epsilon": 1e-5,
+}
+
 
 def hybrid_vit(
     variant: str = "R26+S/32",
@@ -29,6 +40,8 @@ def hybrid_vit(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     image_size: tuple[int, int] = (224, 224),
+    standardization_epsilon: float = 1e-8,
+    deviation_epsilon: float = 0.0,
     **arguments: Any,
 ) -> keras.Model:
     """Build a Vision Transformer whose patches are features of a ResNet.
@@ -38,6 +51,9 @@ def hybrid_vit(
         num_classes: see `kvision.models.vit`.
         class_names: see `kvision.models.vit`.
         image_size: see `kvision.models.vit`.
+        standardization_epsilon: of `kvision.layers.StandardizedConv2D`; `GOOGLE` has
+            those of Google's files.
+        deviation_epsilon: the same.
         **arguments: keyword arguments of `kvision.models.vit.build_vit`.
 
     Returns:
@@ -56,12 +72,18 @@ def hybrid_vit(
     transformer, stages, patch_size = VARIANTS[variant]
     size, _ = size_of(f"{transformer}/{patch_size}")
     policy = policy_of(arguments.get("dtype"))
+    convolve = functools.partial(
+        _convolution,
+        dtype=policy,
+        standardization_epsilon=standardization_epsilon,
+        deviation_epsilon=deviation_epsilon,
+    )
 
     def stem(images: Tensor) -> Tensor:
         embedding = layers.PatchEmbedding(
             size.embed_dim, patch_size, dtype=policy, name="patch_embedding"
         )
-        return embedding(resnet_v2(images, stages, policy))
+        return embedding(resnet_v2(images, stages, convolve, policy))
 
     name = f"vit_{variant.replace('+', '_').replace('/', '_')}"
     return build_vit(
@@ -74,12 +96,15 @@ def hybrid_vit(
     )
 
 
-def resnet_v2(images: Tensor, stages: Sequence[int], dtype: Any) -> Tensor:
+def resnet_v2(
+    images: Tensor, stages: Sequence[int], convolve: Convolve, dtype: Any
+) -> Tensor:
     """Compute the last features of a ResNet of standardised weights.
 
     Args:
         images: (B, H, W, C), normalised.
         stages: blocks of each stage; their stride is 4, 8, 16, 32.
+        convolve: `_convolution` of some epsilons.
         dtype: dtype policy.
 
     Returns:
@@ -88,24 +113,25 @@ def resnet_v2(images: Tensor, stages: Sequence[int], dtype: Any) -> Tensor:
     Source: Kolesnikov et al. 2020, Big Transfer, section 3.2, in the order convolution,
     normalisation, activation; timm, models/resnetv2.py with preact=False.
     """
-    x = _convolution(images, 64, 7, 2, "stem", dtype)
+    x = convolve(images, 64, 7, 2, "stem")
     x = keras.layers.MaxPooling2D(3, 2, "same", dtype=dtype, name="stem_pool")(x)
     for stage, depth in enumerate(stages):
         for block in range(depth):
             stride = 2 if stage and not block else 1
-            x = _bottleneck(
-                x, 256 << stage, stride, f"stage{stage}_block{block}", dtype
-            )
+            name = f"stage{stage}_block{block}"
+            x = _bottleneck(x, 256 << stage, stride, name, convolve, dtype)
     return x
 
 
-def _bottleneck(x: Tensor, width: int, stride: int, name: str, dtype: Any) -> Tensor:
+def _bottleneck(
+    x: Tensor, width: int, stride: int, name: str, convolve: Convolve, dtype: Any
+) -> Tensor:
     shortcut = x
     if stride > 1 or x.shape[-1] != width:
-        shortcut = _convolution(x, width, 1, stride, f"{name}_shortcut", dtype, False)
-    x = _convolution(x, width // 4, 1, 1, f"{name}_1", dtype)
-    x = _convolution(x, width // 4, 3, stride, f"{name}_2", dtype)
-    x = _convolution(x, width, 1, 1, f"{name}_3", dtype, relu=False)
+        shortcut = convolve(x, width, 1, stride, f"{name}_shortcut", relu=False)
+    x = convolve(x, width // 4, 1, 1, f"{name}_1")
+    x = convolve(x, width // 4, 3, stride, f"{name}_2")
+    x = convolve(x, width, 1, 1, f"{name}_3", relu=False)
     x = keras.layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut])
     return keras.layers.ReLU(dtype=dtype, name=f"{name}_relu")(x)
 
@@ -116,8 +142,10 @@ def _convolution(
     side: int,
     stride: int,
     name: str,
-    dtype: Any,
+    *,
     relu: bool = True,
+    dtype: Any,
+    **epsilons: float,
 ) -> Tensor:
     x = layers.StandardizedConv2D(
         width,
@@ -127,6 +155,7 @@ def _convolution(
         use_bias=False,
         dtype=dtype,
         name=f"{name}_conv",
+        **epsilons,
     )(x)
     x = layers.GroupNormalization(dtype=dtype, name=f"{name}_norm")(x)
     return keras.layers.ReLU(dtype=dtype, name=f"{name}_relu")(x) if relu else x

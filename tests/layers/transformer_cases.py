@@ -143,7 +143,12 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
     ),
     (
         layers.StandardizedConv2D,
-        {"filters": 5, "kernel_size": (3, 2), "standardization_epsilon": 1e-3},
+        {
+            "filters": 5,
+            "kernel_size": (3, 2),
+            "standardization_epsilon": 1e-3,
+            "deviation_epsilon": 1e-2,
+        },
         (GRID,),
         {"gradients_to": (0,)},
     ),

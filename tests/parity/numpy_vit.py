@@ -26,7 +26,7 @@ class Flax:
 
 
 class Timm(Flax):
-    """How timm does, and so does kvision."""
+    """How timm does, and kvision by default."""
 
     group_norm_epsilon = 1e-5
 

@@ -15,6 +15,7 @@ import pytest
 
 import kvision as kv
 from kvision.layers import PatchEmbedding
+from kvision.models.hybrid_vit import GOOGLE
 from kvision.models.vit import ViTSize, build_vit
 from tests.ops.modes import to_numpy
 from tests.parity import google_seeded as google
@@ -74,7 +75,7 @@ def pooling_file() -> google.Weights:
 
 def hybrid(variant: str, image_size: tuple[int, int]) -> keras.Model:
     return kv.models.hybrid_vit(
-        variant, num_classes=10, image_size=image_size, activation="gelu_tanh"
+        variant, num_classes=10, image_size=image_size, **GOOGLE
     )
 
 
@@ -122,7 +123,7 @@ def num_heads(model: keras.Model) -> int:
 
 
 def expected_of(
-    weights: google.Weights, model: keras.Model, numerics: type[Flax] = Timm
+    weights: google.Weights, model: keras.Model, numerics: type[Flax] = Flax
 ) -> dict[str, np.ndarray]:
     images = images_for(1, model.input_shape[1:3]).astype(np.float64)
     return vit(weights, images / 127.5 - 1, num_heads(model), numerics)
@@ -151,10 +152,6 @@ def test_equals_numpy(name: str, tmp_path: Path) -> None:
     )
     for stage, values in zip(expected, found, strict=True):
         assert_equal(values, expected[stage], stage)
-    # Flax and timm keep from dividing by zero in two ways in the ResNet of a hybrid;
-    # stages in between differ by up to 1.3e-4.
-    logits = expected_of(weights, model, Flax)["logits"]
-    assert_equal(found[-1], logits, "logits of flax")
 
 
 @pytest.mark.parametrize("prefix", ["opt/target/", "params/", "params/img/"])
@@ -174,6 +171,33 @@ def test_a_pooling_without_a_name_of_its_own(tmp_path: Path) -> None:
     kv.weights.load(model, write(tmp_path, inlined))
     logits = to_numpy(model(images_for(1, SIZE)))
     assert_equal(logits, expected_of(weights, model)["logits"], "logits")
+
+
+def small_deviations() -> google.Weights:
+    """Kernels as small as the decay of trained weights may leave them."""
+    weights = hybrid_file((2, 2, 2, 2), (384, 12, 6, 1536), 1, 2)
+    return {n: x * (0.1 if "conv" in n else 1) for n, x in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "numerics"),
+    [(GOOGLE, Flax), ({"activation": "gelu_tanh"}, Timm)],
+    ids=["google", "timm"],
+)
+def test_standardisation_of_hybrids(
+    arguments: dict[str, Any], numerics: type[Flax], tmp_path: Path
+) -> None:
+    """Flax and timm keep from dividing by zero in two ways, and it shows."""
+    weights = small_deviations()
+    model = kv.models.hybrid_vit(num_classes=10, image_size=(32, 64), **arguments)
+    kv.weights.load(model, write(tmp_path, weights))
+    logits = to_numpy(model(images_for(1, (32, 64))))
+    for theirs in (Flax, Timm):
+        expected = expected_of(weights, model, theirs)["logits"]
+        if theirs is numerics:
+            assert_equal(logits, expected, theirs.__name__)
+        else:
+            assert difference(logits, expected) > 3 * TOLERANCE
 
 
 def test_exact_activations_would_be_noticed(tmp_path: Path) -> None:
