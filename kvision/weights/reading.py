@@ -1,5 +1,6 @@
 """Weight files of any format that is read, told apart by what is in them."""
 
+import codecs
 from os import PathLike
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def read_checkpoint(path: str | PathLike[str], part: str | None = None) -> Check
         OSError: if it is missing or may not be read.
     """
     path = Path(path)
-    if path.is_dir():
-        raise CheckpointError(f"{path}: expected a weight file, it is a folder")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device or a pipe"
+        raise CheckpointError(f"{path}: expected a weight file, it is {what}")
     with naming(path):
         format, contents = _read(ByteFile(path), part)
         if not contents.tensors:
@@ -71,7 +73,7 @@ def _read(source: ByteFile, part: str | None) -> tuple[str, Contents]:
     if head[8:9] == b"{" and head[7:8] == b"\x00":
         return "safetensors", read_safetensors(source)
     if head.startswith(b"{"):
-        return "safetensors", read_shards(source.path)
+        return "safetensors", read_shards(source)
     if head.startswith(_PICKLE):
         return _read_pickle(source, part)
     raise CheckpointError(_what_it_is(head))
@@ -103,10 +105,15 @@ def _read_pickle(source: ByteFile, part: str | None) -> tuple[str, Contents]:
 
 
 def _what_it_is(head: bytes) -> str:
+    page = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
     kinds = (
         (not head, "it is empty"),
-        (head.startswith(b"version https://git-lfs"), "it is a pointer of git-lfs"),
-        (head.lstrip().startswith(b"<"), "it is a web page"),
+        (page, "it is a web page"),
+        (
+            head.startswith(b"version https://git-lfs"),
+            "it is a pointer of git-lfs, whose file `git lfs pull` fetches",
+        ),
+        (head.startswith(b"\x1f\x8b"), "it begins as gzip does and is to be unpacked"),
     )
     found = next(
         (text for holds, text in kinds if holds), f"it begins with {head[:8]!r}"

@@ -16,7 +16,8 @@ from kvision.weights.dtypes import NUMBERS, byte_count, from_bytes
 __all__ = ["read_safetensors", "read_shards"]
 
 _LENGTH_BYTES = 8
-_MAX_HEADER = 100_000_000  # the format's own limit
+# Some 150 thousand tensors. The format's own limit, 100 MB, takes a gigabyte to read.
+_MAX_HEADER = 2**24
 _DTYPES = {
     "BOOL": "bool",
     "BF16": "bfloat16",
@@ -48,6 +49,7 @@ def read_safetensors(source: ByteFile) -> Contents:
         CheckpointError: if the header is damaged or too long, a tensor lies outside of
             the file or over another one, or its type is none of NumPy's.
     """
+    _check_length(source)
     # The package checks the layout: lengths, overlaps, gaps, sizes against shapes.
     try:
         with safetensors.safe_open(source.path, framework="numpy"):
@@ -62,11 +64,11 @@ def read_safetensors(source: ByteFile) -> Contents:
     return Contents(tensors, metadata=metadata)
 
 
-def read_shards(index: Path) -> Contents:
+def read_shards(source: ByteFile) -> Contents:
     """Find the tensors of a model whose safetensors file was split.
 
     Args:
-        index: `*.safetensors.index.json`, beside the files that it names.
+        source: `*.safetensors.index.json`, beside the files that it names.
 
     Returns:
         The tensors of all of them.
@@ -77,12 +79,12 @@ def read_shards(index: Path) -> Contents:
     """
     shards: dict[str, Contents] = {}
     tensors = {}
-    for name, shard in _weight_map(index).items():
+    for name, shard in _weight_map(source).items():
         if not isinstance(shard, str) or PurePath(shard).name != shard:
             raise CheckpointError(f"{shown(str(shard))!r} is no file beside the index")
         if shard not in shards:
             with naming(shard):
-                shards[shard] = _shard(index.with_name(shard))
+                shards[shard] = _shard(source.path.with_name(shard))
         if name not in shards[shard].tensors:
             raise CheckpointError(
                 f"{shown(name)!r} is not in {shard}, as the index says"
@@ -91,10 +93,23 @@ def read_shards(index: Path) -> Contents:
     return Contents(tensors)
 
 
+def _check_length(source: ByteFile) -> None:
+    length = _header_length(source)
+    if length > min(_MAX_HEADER, source.size):
+        raise CheckpointError(
+            f"its header is said to have {length} bytes: the file is incomplete, or "
+            "has more tensors than any model"
+        )
+
+
+def _header_length(source: ByteFile) -> int:
+    return int.from_bytes(source.read(0, _LENGTH_BYTES).tobytes(), "little")
+
+
 def _header(source: ByteFile) -> tuple[dict[str, Any], int]:
     """Return the header and where the values begin."""
-    length = int.from_bytes(source.read(0, _LENGTH_BYTES).tobytes(), "little")
-    text = source.read(_LENGTH_BYTES, min(length, _MAX_HEADER)).tobytes()
+    length = _header_length(source)
+    text = source.read(_LENGTH_BYTES, length).tobytes()
     try:
         return json.loads(text), _LENGTH_BYTES + length
     except (ValueError, RecursionError) as error:
@@ -123,10 +138,10 @@ def _load(
     return from_bytes(data, dtype, shape)
 
 
-def _weight_map(index: Path) -> dict[str, Any]:
+def _weight_map(source: ByteFile) -> dict[str, Any]:
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        return dict(content["weight_map"])
+        text = source.read(0, min(source.size, _MAX_HEADER)).tobytes()
+        return dict(json.loads(text)["weight_map"])
     # Wrong text, wrong json, nested too deeply, another json.
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(

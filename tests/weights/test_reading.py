@@ -1,5 +1,7 @@
 """What a file is, told from its content, and refused if it is none of ours."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ from kvision.weights import CheckpointError, read_checkpoint, write_safetensors
         (b"<!DOCTYPE html>", "web page"),
         (b"\n<html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
-        (b"\x1f\x8b\x08\x00", "begins with"),
+        (b"\xef\xbb\xbf<!doctype html>", "web page"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
         (b"x", "begins with"),
         (b"\x00" * 600, "begins with"),
         (b"PK\x03\x04", "archive is incomplete"),
@@ -33,6 +36,14 @@ def test_other_files(content, word, tmp_path):
 def test_a_folder(tmp_path):
     with pytest.raises(CheckpointError, match="it is a folder"):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "pipe"])
+def test_no_file(path, tmp_path):
+    """Opening a pipe would wait for somebody to write into it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="it is a device or a pipe"):
+        read_checkpoint(tmp_path / path)
 
 
 def test_a_missing_file(tmp_path):

@@ -1,6 +1,7 @@
 """Safetensors, whole and split."""
 
 import json
+import os
 import struct
 
 import ml_dtypes
@@ -98,11 +99,29 @@ def test_wrong_headers_are_refused(name, tmp_path):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("length", [2**40, 200_000_000, 100_000_001, 9, 0])
+@pytest.mark.parametrize("length", [2**40, 200_000_000, 100_000_001, 300, 9, 0])
 def test_wrong_header_lengths_are_refused(length, tmp_path):
     path = raw(tmp_path / "a.safetensors", entry())
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
     with bounded(), pytest.raises(CheckpointError):
+        read_checkpoint(path)
+
+
+def test_more_tensors_than_any_model(tmp_path):
+    """A million of them would take a minute and a gigabyte."""
+    path = raw(tmp_path / "a.safetensors", b"{" + b" " * 2**24 + b"}")
+    with bounded(), pytest.raises(CheckpointError, match="more tensors than any"):
+        read_checkpoint(path)
+
+
+def test_an_index_of_any_length(tmp_path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {}}')
+    os.truncate(path, 2**36)
+    with (
+        bounded(megabytes=64),
+        pytest.raises(CheckpointError, match="with a weight_map"),
+    ):
         read_checkpoint(path)
 
 
