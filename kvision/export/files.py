@@ -6,23 +6,21 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from kvision.weights.replacing import replacing
+
 __all__ = ["new_folder", "write_file"]
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there.
+    """Write a file and the folders that it is in; see `kvision.weights.replacing`.
 
     Args:
         path: the file; an existing one is replaced.
         content: its bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
 
 
 @contextlib.contextmanager

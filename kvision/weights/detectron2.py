@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from kvision.weights.places import Place, Shape, convolution, hwio, norm
+from kvision.weights.places import Place, Shape, convolution, hwio, norm, with_norms
 from kvision.weights.region_heads import (
+    backbone_of,
     class_masks,
     class_rows,
     enlargement,
@@ -85,7 +86,7 @@ def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:
     layers = {layer.name: layer for layer in model.layers}
     if "pyramid" not in layers:
         return
-    yield from _resnet(next(x for x in model.layers if hasattr(x, "layers")))
+    yield from _resnet(backbone_of(model))
     yield from _pyramid(layers["pyramid"])
     yield from _rpn(layers["rpn"])
     yield from _box_head(layers["box_head"], layers["pyramid"].channels)
@@ -128,12 +129,12 @@ def _block(conv: Any, batch_norm: Any, name: str) -> Iterator[Place]:
 
 
 def _pyramid(layer: Any) -> Iterator[Place]:
-    nothing = [None] * len(layer.laterals)
     for kind, convs, norms in (
-        ("lateral", layer.laterals, layer.lateral_norms or nothing),
-        ("output", layer.outputs, layer.output_norms or nothing),
+        ("lateral", layer.laterals, layer.lateral_norms),
+        ("output", layer.outputs, layer.output_norms),
     ):
-        for level, conv, batch_norm in zip(layer.levels, convs, norms, strict=True):
+        pairs = with_norms(convs, norms)
+        for level, (conv, batch_norm) in zip(layer.levels, pairs, strict=True):
             yield from _block(conv, batch_norm, f"backbone.fpn_{kind}{level}")
 
 
@@ -146,8 +147,7 @@ def _rpn(layer: Any) -> Iterator[Place]:
 
 
 def _hidden(layer: Any, name: str) -> Iterator[Place]:
-    norms = layer.norms or [None] * len(layer.convs)
-    for i, (conv, batch_norm) in enumerate(zip(layer.convs, norms, strict=True), 1):
+    for i, (conv, batch_norm) in enumerate(with_norms(layer.convs, layer.norms), 1):
         yield from _block(conv, batch_norm, f"{_HEADS}{name}{i}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kvision.weights.places import Place, Shape, plain
+from kvision.weights.region_heads import backbone_of
 
 __all__ = ["is_spare", "places", "recognises", "renamed"]
 
@@ -78,7 +79,7 @@ def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:
     layers = {layer.name: layer for layer in model.layers}
     if "pyramid" not in layers:
         return
-    yield from _resnet(next(x for x in model.layers if hasattr(x, "layers")))
+    yield from _resnet(backbone_of(model))
     yield from _pyramid(layers["pyramid"])
     yield from _rpn(layers["rpn"])
     yield from _box_head(layers["box_head"])

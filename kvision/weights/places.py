@@ -21,6 +21,7 @@ __all__ = [
     "norm",
     "plain",
     "side_by_side",
+    "with_norms",
 ]
 
 Array = np.ndarray
@@ -174,6 +175,19 @@ def depthwise(layer: Any, name: str) -> Iterator[Place]:
         layer.kernel, (f"{name}.weight",), (shape,), lambda k: k.transpose(2, 3, 0, 1)
     )
     yield from plain(layer.bias, f"{name}.bias")
+
+
+def with_norms(convs: Sequence[Any], norms: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Pair convolutions with the normalisations that follow them.
+
+    Args:
+        convs: layers.
+        norms: as many layers, or none.
+
+    Returns:
+        Pairs, whose second is None where nothing follows.
+    """
+    return list(zip(convs, norms or [None] * len(convs), strict=True))
 
 
 def hwio(kernel: Array) -> Array:

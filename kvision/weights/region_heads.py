@@ -1,4 +1,4 @@
-"""Places of the heads on regions, as PyTorch keeps them.
+"""Parts of a detector, and places of the heads on regions as PyTorch keeps them.
 
 PyTorch flattens (C, S, S) where Keras flattens (S, S, C); some projects have the
 background before the classes; and here the transposed convolution of the mask head is a
@@ -13,9 +13,27 @@ import numpy as np
 
 from kvision.weights.places import Place, plain
 
-__all__ = ["class_masks", "class_rows", "enlargement", "flattened_dense"]
+__all__ = [
+    "backbone_of",
+    "class_masks",
+    "class_rows",
+    "enlargement",
+    "flattened_dense",
+]
 
 Array = np.ndarray
+
+
+def backbone_of(model: Any) -> Any:
+    """Find the model within a detector.
+
+    Args:
+        model: a detector of `kvision.models`.
+
+    Returns:
+        That of its features.
+    """
+    return next(layer for layer in model.layers if hasattr(layer, "layers"))
 
 
 def flattened_dense(layer: Any, name: str, channels: int) -> Iterator[Place]:

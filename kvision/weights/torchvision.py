@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from kvision.weights.places import Place, Shape, convolution, norm, plain
+from kvision.weights.places import Place, Shape, convolution, norm, plain, with_norms
 from kvision.weights.region_heads import (
+    backbone_of,
     class_masks,
     class_rows,
     enlargement,
@@ -83,8 +84,7 @@ def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:
     if "pyramid" not in layers:
         yield from _resnet(model, "")
         return
-    body = next(layer for layer in model.layers if hasattr(layer, "layers"))
-    yield from _resnet(body, _BODY)
+    yield from _resnet(backbone_of(model), _BODY)
     yield from _pyramid(layers["pyramid"])
     yield from _rpn(layers["rpn"])
     yield from _box_head(layers["box_head"], layers["pyramid"].channels)
@@ -113,12 +113,11 @@ def _block(conv: Any, batch_norm: Any, name: str) -> Iterator[Place]:
 
 
 def _pyramid(layer: Any) -> Iterator[Place]:
-    nothing = [None] * len(layer.laterals)
     for blocks, convs, norms in (
-        ("inner_blocks", layer.laterals, layer.lateral_norms or nothing),
-        ("layer_blocks", layer.outputs, layer.output_norms or nothing),
+        ("inner_blocks", layer.laterals, layer.lateral_norms),
+        ("layer_blocks", layer.outputs, layer.output_norms),
     ):
-        for i, (conv, batch_norm) in enumerate(zip(convs, norms, strict=True)):
+        for i, (conv, batch_norm) in enumerate(with_norms(convs, norms)):
             yield from _block(conv, batch_norm, f"backbone.fpn.{blocks}.{i}")
 
 
@@ -130,8 +129,7 @@ def _rpn(layer: Any) -> Iterator[Place]:
 
 
 def _hidden(layer: Any, name: str) -> Iterator[Place]:
-    norms = layer.norms or [None] * len(layer.convs)
-    for i, (conv, batch_norm) in enumerate(zip(layer.convs, norms, strict=True)):
+    for i, (conv, batch_norm) in enumerate(with_norms(layer.convs, layer.norms)):
         yield from _block(conv, batch_norm, f"{name}.{i}")
 
 
