@@ -118,9 +118,15 @@ def _source(source: str, checkpoint: Checkpoint) -> str:
     if found is None:
         raise CheckpointError(
             f"{checkpoint.path} has the layout of none of {', '.join(_LAYOUTS)}. Its "
-            f"tensors are called {some(list(checkpoint))}"
+            f"tensors are called {some(list(checkpoint))}{_of_keras(checkpoint)}"
         )
     return found
+
+
+def _of_keras(names: Iterable[str]) -> str:
+    if not any("/vars/" in name for name in names):
+        return ""
+    return ". Keras wrote it: model.load_weights of the same model reads it"
 
 
 def _recognised(checkpoint: Checkpoint) -> str | None:

@@ -358,6 +358,14 @@ def test_a_layout_that_is_not_known(tmp_path: Path) -> None:
         load_nothing(small_vit(), path, source="meta")
 
 
+def test_weights_of_keras_are_for_keras(tmp_path: Path) -> None:
+    path = tmp_path / "model.weights.h5"
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.save_weights(path)
+    with pytest.raises(CheckpointError, match=r"Keras wrote it: model\.load_weights"):
+        load_nothing(small_vit(), path)
+
+
 def test_the_wrong_layout(tensors: Tensors, tmp_path: Path) -> None:
     """It is a name away from what was meant."""
     path = write(tmp_path, tensors)
