@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import kvision as kv
 from benchmarks.turns import take_turns
+from kvision.models.rcnn_conventions import TORCHVISION_V1
 
 Work = Callable[[], object]
 
@@ -25,7 +26,7 @@ def build(dtype: str | None = None) -> keras.Model:
         image_size=_SIZE,
         freeze_batch_norm=True,
         dtype=dtype,
-        **kv.models.rcnn_conventions.TORCHVISION_V1,
+        **TORCHVISION_V1,
     )
     rng = np.random.default_rng(0)
     for weight in model.weights:

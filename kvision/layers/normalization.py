@@ -114,6 +114,7 @@ class FrozenBatchNormalization(keras.layers.Layer):
     def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "trainable": False})
         self.epsilon = epsilon
+        self._folded = False
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the four non-trainable vectors."""
@@ -131,17 +132,50 @@ class FrozenBatchNormalization(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
         """Normalise (..., C) features; the signature is BatchNormalization's."""
-        variance = ops.cast(self.moving_variance, "float32")
-        gamma = ops.cast(self.gamma, "float32")
-        scale = gamma * ops.rsqrt(variance + self.epsilon)
-        shift = (
-            ops.cast(self.beta, "float32")
-            - ops.cast(self.moving_mean, "float32") * scale
-        )
+        scale, shift = self._scale_and_shift()
+        if not self._folded:
+            inputs = inputs * ops.cast(scale, inputs.dtype)
         # `ops.add` makes it a bias, which TensorFlow fuses with the convolution before
         # it and the activation behind it.
-        scaled = inputs * ops.cast(scale, inputs.dtype)
-        return ops.add(scaled, ops.cast(shift, inputs.dtype))
+        return ops.add(inputs, ops.cast(shift, inputs.dtype))
+
+    def fold_into(self, convolution: keras.layers.Layer) -> None:
+        """Move the multiplication into the kernel of the convolution before this.
+
+        What the two compute stays the same; their weights are no longer those of the
+        source.
+
+        Args:
+            convolution: layer with a `kernel` and perhaps a `bias`, without activation,
+                whose output nothing else reads.
+        """
+        scale, shift = self._scale_and_shift()
+        kernel = ops.cast(convolution.kernel, "float32")
+        if isinstance(convolution, keras.layers.DepthwiseConv2D):
+            kernel = kernel * ops.reshape(scale, kernel.shape[-2:])
+        else:
+            kernel = kernel * scale
+        convolution.kernel.assign(kernel)
+        if convolution.bias is not None:
+            convolution.bias.assign(ops.cast(convolution.bias, "float32") * scale)
+        self.gamma.assign(ops.ones_like(self.gamma))
+        self.beta.assign(shift)
+        self.moving_mean.assign(ops.zeros_like(self.moving_mean))
+        self.moving_variance.assign(ops.ones_like(scale) - self.epsilon)
+        self._folded = True
+
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        mean, variance, gamma, beta = (
+            ops.cast(weight, "float32")
+            for weight in (
+                self.moving_mean,
+                self.moving_variance,
+                self.gamma,
+                self.beta,
+            )
+        )
+        scale = gamma * ops.rsqrt(variance + self.epsilon)
+        return scale, beta - mean * scale
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]

@@ -4,23 +4,25 @@ from typing import Any
 
 import keras
 
+from kvision import layers
 from kvision.export.twin import in_precision
 from kvision.models.detector import Detector
 from kvision.ops.tracing import inference_tracing, require_tensorflow
 
-__all__ = ["for_inference", "freeze"]
+__all__ = ["for_inference", "traced"]
 
 _PRECISIONS = ("float32", "bfloat16")
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 def for_inference(model: keras.Model, precision: str = "float32") -> keras.Model:
     """Return a model of the same weights that predicts faster and cannot be trained.
 
-    What `predict`, `predict_on_batch`, `kv.detect` and `kv.classify` run is traced once
-    with the weights as constants: TensorFlow packs them for its kernels, folds what
-    follows from them, and makes one kernel of a product or convolution and what comes
-    after it. On an accelerator XLA compiles it instead. `model(images)` is the ordinary
-    way. Weights that change afterwards do not count.
+    What `predict`, `predict_on_batch`, `kv.detect` and `kv.classify` run is traced in
+    the forms of which TensorFlow makes one kernel: a normalisation, a product or a
+    convolution with what comes after it; batch normalisation is folded into the
+    convolutions. On an accelerator XLA compiles it instead. `model(images)` is the
+    ordinary way.
 
     Args:
         model: a detector or a classifier of `kvision.models`, or a Functional model.
@@ -42,13 +44,17 @@ def for_inference(model: keras.Model, precision: str = "float32") -> keras.Model
             f"precision must be one of {', '.join(_PRECISIONS)}. Received: "
             f"{precision!r}"
         )
-    # Statistics that cannot change fold into the convolutions before them.
     is_detector = isinstance(model, Detector)
     arguments = {"freeze_batch_norm": True} if is_detector else {}
-    twin = in_precision(model, precision, **arguments)
+    twin = in_precision(model, "float32", **arguments)
     if twin is model:
         twin = type(model).from_config(model.get_config())
         twin.set_weights(model.get_weights())
+    # Before weights are rounded, and again where the layers are others.
+    _fold_batch_norms(twin)
+    if precision != "float32":
+        twin = in_precision(twin, precision)
+        _fold_batch_norms(twin)
     twin.trainable = False
     predict = _compiled(twin)
     # Keras would make its own at the first call; it gives it batches to iterate over.
@@ -56,6 +62,21 @@ def for_inference(model: keras.Model, precision: str = "float32") -> keras.Model
         keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
     )
     return twin
+
+
+def _fold_batch_norms(model: keras.Model) -> None:
+    """Fold statistics that cannot change into the convolutions before them."""
+    for layer in model._flatten_layers():
+        if not isinstance(layer, layers.FrozenBatchNormalization):
+            continue
+        before = layer.input._keras_history.operation
+        # Not a subclass, which may do something with its kernel.
+        if (
+            type(before) in _CONVOLUTIONS
+            and before.activation is keras.activations.linear
+            and len(before._outbound_nodes) == 1
+        ):
+            layer.fold_into(before)
 
 
 def _compiled(model: keras.Model) -> Any:
@@ -66,52 +87,45 @@ def _compiled(model: keras.Model) -> Any:
         return tf.function(
             lambda inputs: model(inputs, training=False), jit_compile=True
         )
-    frozen = freeze(model)
-    names = sorted(model.output) if isinstance(model.output, dict) else None
-    entries = [tensor.name for tensor in model.inputs]
+    function, names = traced(model), [tensor.name for tensor in model.inputs]
 
-    # No `tf.function` around it: with the batch size known, TensorFlow would not find
-    # the forms that it has kernels for.
+    # Called as it is, whatever the batch: with the number of images known, TensorFlow
+    # would not find the forms that it has kernels for.
     def run(inputs: Any) -> Any:
-        by_name = inputs if isinstance(inputs, dict) else {entries[0]: inputs}
-        values = [
-            tf.cast(by_name[name], spec.dtype)
-            for name, spec in zip(entries, frozen.inputs, strict=True)
-        ]
-        outputs = frozen(*values)
-        return dict(zip(names, outputs, strict=True)) if names else outputs[0]
+        by_name = inputs if isinstance(inputs, dict) else {names[0]: inputs}
+        return function(
+            *(
+                tf.cast(by_name[name], tensor.dtype)
+                for name, tensor in zip(names, model.inputs, strict=True)
+            )
+        )
 
     return run
 
 
-def freeze(model: keras.Model) -> Any:
-    """Trace a model's predictions for this processor, its variables as constants.
+def traced(model: keras.Model) -> Any:
+    """Trace the predictions of any number of images for this processor.
 
     Args:
-        model: the model, of one output or a dict of them.
+        model: the model.
 
     Returns:
-        Concrete function of the inputs in the order of `model.inputs`, to a list of
-        outputs in the order of their names.
+        Concrete function of its inputs, in their order.
     """
     import tensorflow as tf
-    from tensorflow.python.framework import convert_to_constants
 
     specs = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
         for tensor in model.inputs
     ]
 
-    def run(*inputs: Any) -> list[Any]:
+    def run(*inputs: Any) -> Any:
         given = inputs[0]
         if len(specs) > 1:
             given = {
                 spec.name: value for spec, value in zip(specs, inputs, strict=True)
             }
-        return tf.nest.flatten(model(given, training=False))
+        return model(given, training=False)
 
     with inference_tracing():
-        traced = tf.function(run, input_signature=specs).get_concrete_function()
-    return convert_to_constants.convert_variables_to_constants_v2(
-        traced, lower_control_flow=False
-    )
+        return tf.function(run, input_signature=specs).get_concrete_function()

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import convert_to_constants
 
 import kvision
 from kvision.models import for_inference
-from kvision.models.inference import freeze
+from kvision.models.inference import traced
 from kvision.ops.rows import by_rows, normalize_rows
 from tests.export.classifier import region_vit, small_vit
 from tests.export.detector import small_detector, textured_images
@@ -119,8 +120,9 @@ def test_batch_normalisation_is_made_of_constants() -> None:
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
 
 
-def kernels(function: Any, images: np.ndarray) -> list[str]:
-    """Name the kernels that run a frozen function."""
+def kernels(model: keras.Model, images: np.ndarray) -> list[str]:
+    """Name the kernels that run a model's predictions."""
+    function = convert_to_constants.convert_variables_to_constants_v2(traced(model))
     v1 = tf.compat.v1
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(function.graph.as_graph_def(), name="")
@@ -140,13 +142,35 @@ def kernels(function: Any, images: np.ndarray) -> list[str]:
 
 def test_a_block_is_made_of_fused_kernels() -> None:
     model = with_random_weights(small_vit())
-    names = kernels(freeze(model), images_of(model).astype(np.float32))
+    names = kernels(model, images_of(model).astype(np.float32))
     if not any("Mkl" in name for name in names):
         pytest.skip("TensorFlow without oneDNN")
     assert names.count("_MklLayerNorm") == 5
-    # qkv, projection, fc1 with its activation and fc2 of two blocks, and the head.
+    # qkv, projection, fc1 with its activation and fc2 of two blocks.
     assert names.count("_MklNativeFusedMatMul") >= 8
     assert not {"Erf", "Erfc", "Mean", "SquaredDifference"} & set(names)
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_a_folded_normalisation_computes_the_same(
+    depthwise: bool, use_bias: bool
+) -> None:
+    kind = keras.layers.DepthwiseConv2D if depthwise else keras.layers.Conv2D
+    arguments = {"depth_multiplier": 2} if depthwise else {"filters": 6}
+    convolution = kind(kernel_size=3, use_bias=use_bias, **arguments)
+    norm = kvision.layers.FrozenBatchNormalization(epsilon=1e-3)
+    images = keras.Input((8, 8, 3))
+    model = with_random_weights(keras.Model(images, norm(convolution(images))))
+    norm.moving_variance.assign(np.linspace(0.2, 3, 6))
+    batch = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    expected = model(batch).numpy()
+    norm.fold_into(convolution)
+    np.testing.assert_allclose(model(batch), expected, atol=1e-5)
+    # Also where nobody knows that it was folded: in a file.
+    again = keras.Model.from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    np.testing.assert_allclose(again(batch), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
