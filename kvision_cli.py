@@ -508,14 +508,16 @@ def convert(**options: Any) -> None:
 
 
 @cli.command()
-@click.argument("builder", required=False)
+@click.argument("model", required=False)
 @click.argument("variant", required=False)
 @click.option("--image-size", type=ImageSize(), help="256 or 256x320 (height x width).")
 @common
 def models(**options: Any) -> None:
     """List the classifiers, their parameters and multiply-adds, and the presets.
 
-    With BUILDER and VARIANT (vit S/16) those of one model at any image size.
+    MODEL is a function (vit): its models and presets; with a VARIANT (vit S/16) what
+    that one costs at any image size. Or a preset: where its weights come from, their
+    licence, how images are prepared, published figures.
     """
     run("models", **options)
 

@@ -1,13 +1,21 @@
 """Where every classifier begins and ends: prepared images, and logits of classes."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
 
 from kvision import layers
 
-__all__ = ["IMAGENET", "MINUS_ONE_TO_ONE", "classify", "image_input", "policy_of"]
+__all__ = [
+    "IMAGENET",
+    "MINUS_ONE_TO_ONE",
+    "check_image_size",
+    "classify",
+    "image_input",
+    "policy_of",
+]
 
 Tensor = Any
 Normalization = tuple[Any, Any]
@@ -58,11 +66,8 @@ def image_input(
     Raises:
         ValueError: for an argument out of range.
     """
+    check_image_size(image_size)
     height, width = image_size
-    if min(height, width) < 1:
-        raise ValueError(
-            f"image_size must be (height, width) in pixels. Received: {image_size}"
-        )
     mean, std = (_for_channels(values, num_channels) for values in normalization)
     images = keras.Input((height, width, num_channels), name="images")
     preprocessing = layers.ImagePreprocessing(
@@ -75,6 +80,24 @@ def image_input(
         name="preprocessing",
     )
     return images, preprocessing(images)
+
+
+def check_image_size(image_size: Any) -> None:
+    """Refuse what is not (height, width).
+
+    Args:
+        image_size: what was given.
+
+    Raises:
+        ValueError: it is not two whole numbers of pixels.
+    """
+    is_pair = isinstance(image_size, list | tuple) and len(image_size) == 2
+    if not is_pair or not all(
+        isinstance(side, Integral) and side > 0 for side in image_size
+    ):
+        raise ValueError(
+            f"image_size must be (height, width) in pixels. Received: {image_size!r}"
+        )
 
 
 def _for_channels(values: Any, num_channels: int) -> Any:

@@ -36,6 +36,12 @@ class HubFile(NamedTuple):
     filename: str = "model.safetensors"
     revision: str | None = None
 
+    @property
+    def url(self) -> str:
+        """Its address."""
+        path = f"{self.revision or 'main'}/{self.filename}"
+        return f"https://huggingface.co/{self.repo}/resolve/{path}"
+
 
 class Found(NamedTuple):
     """A file that was downloaded.

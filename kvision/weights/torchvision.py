@@ -1,6 +1,8 @@
 """The layout of torchvision: Faster, Mask and Keypoint R-CNN, v1 and v2, and ResNets.
 
-The background is its first class and our last one.
+The background is its first class and our last one. Its models of COCO have an output
+for every category id from 0 to 90; a model for COCO's 80 classes, by name, takes theirs
+and leaves out those of ids that nobody uses. Scores are then shares of a smaller whole.
 
 Source: torchvision 0.29, models/resnet.py and models/detection/*.py; the names of 2019
 are those that its `_load_from_state_dict` still takes.
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kvision.weights.coco_names import COCO_NAMES
 from kvision.weights.places import Place, Shape, convolution, norm, plain, with_norms
 from kvision.weights.region_heads import (
     backbone_of,
@@ -22,6 +25,8 @@ from kvision.weights.region_heads import (
 )
 
 __all__ = ["is_spare", "places", "recognises", "renamed"]
+
+Array = np.ndarray
 
 _BODY = "backbone.body."
 _PYRAMID_2019 = re.compile(r"^(backbone\.fpn\.\w+_blocks\.\d+)\.(weight|bias)$")
@@ -87,11 +92,22 @@ def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:
     yield from _resnet(backbone_of(model), _BODY)
     yield from _pyramid(layers["pyramid"])
     yield from _rpn(layers["rpn"])
-    yield from _box_head(layers["box_head"], layers["pyramid"].channels)
+    classes = _classes(model, layers["box_head"].num_classes, shapes)
+    yield from _box_head(layers["box_head"], layers["pyramid"].channels, classes)
     if "mask_head" in layers:
-        yield from _mask_head(layers["mask_head"])
+        yield from _mask_head(layers["mask_head"], classes)
     if "keypoint_head" in layers:
         yield from _keypoint_head(layers["keypoint_head"])
+
+
+def _classes(model: Any, num_classes: int, shapes: Mapping[str, Shape]) -> Array:
+    """Return which output there is that of each class here."""
+    names = list(getattr(model, "class_names", ()))
+    ids = {name: number for number, name in COCO_NAMES.items()}
+    outputs = shapes.get("roi_heads.box_predictor.cls_score.bias")
+    if outputs == (max(COCO_NAMES) + 1,) and set(names) == set(ids):
+        return np.array([ids[name] for name in names])
+    return np.arange(1, num_classes + 1)
 
 
 def _resnet(model: Any, prefix: str) -> Iterator[Place]:
@@ -133,7 +149,7 @@ def _hidden(layer: Any, name: str) -> Iterator[Place]:
         yield from _block(conv, batch_norm, f"{name}.{i}")
 
 
-def _box_head(layer: Any, pyramid_channels: int) -> Iterator[Place]:
+def _box_head(layer: Any, pyramid_channels: int, classes: Array) -> Iterator[Place]:
     name = "roi_heads.box_head"
     yield from _hidden(layer, name)
     channels = layer.conv_channels if layer.convs else pyramid_channels
@@ -142,22 +158,17 @@ def _box_head(layer: Any, pyramid_channels: int) -> Iterator[Place]:
     for dense, theirs in zip(layer.denses, dense_names, strict=True):
         yield from flattened_dense(dense, f"{name}.{theirs}", channels)
         channels = dense.units
-    classes = layer.num_classes
     name = "roi_heads.box_predictor"
-    yield from class_rows(
-        layer.classes, f"{name}.cls_score", np.roll(np.arange(classes + 1), -1)
-    )
-    yield from class_rows(
-        layer.deltas, f"{name}.bbox_pred", np.arange(4, 4 * (classes + 1))
-    )
+    yield from class_rows(layer.classes, f"{name}.cls_score", np.append(classes, 0))
+    deltas = (4 * classes[:, None] + np.arange(4)).ravel()
+    yield from class_rows(layer.deltas, f"{name}.bbox_pred", deltas)
 
 
-def _mask_head(layer: Any) -> Iterator[Place]:
+def _mask_head(layer: Any, classes: Array) -> Iterator[Place]:
     yield from _hidden(layer, "roi_heads.mask_head")
     name = "roi_heads.mask_predictor"
     yield from enlargement(layer.enlarge, f"{name}.conv5_mask")
-    rows = np.arange(1, layer.num_classes + 1)
-    yield from class_masks(layer, f"{name}.mask_fcn_logits", rows)
+    yield from class_masks(layer, f"{name}.mask_fcn_logits", classes)
 
 
 def _keypoint_head(layer: Any) -> Iterator[Place]:

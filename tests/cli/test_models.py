@@ -1,10 +1,19 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from kvision.cli.models import run
 from kvision.models.presets import PRESETS
 from kvision.models.published import PUBLISHED
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of downloads that is not there yet, and 80 columns."""
+    monkeypatch.setenv("KVISION_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path / "home"
 
 
 def test_all(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,16 +47,24 @@ def test_unknown() -> None:
         run("vit", "X/16", None)
 
 
-def test_presets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_image_size_needs_a_variant() -> None:
+    for model in (None, "vit", "vit_b16_augreg_imagenet1k"):
+        with pytest.raises(ValueError, match="--image-size needs"):
+            run(model, None, (64, 64))
+
+
+def test_presets(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     found = run(None, None, None)["presets"]
     assert [one["name"] for one in found] == list(PRESETS)
     assert json.dumps(found)
     said = capsys.readouterr().out
     assert "vit_b16_augreg_imagenet1k" in said
+    assert "…" not in said  # nothing is cut off in 80 columns
+    assert max(map(len, said.splitlines())) <= 80
     assert run("vit", "Ti/16", (32, 32))["presets"] == []
 
 
-def test_presets_of_a_detector() -> None:
+def test_presets_of_a_detector(home: Path) -> None:
     found = run("mask_rcnn", None, None)
     assert found["models"] == []
     assert {one["name"] for one in found["presets"]} == {
@@ -56,3 +73,51 @@ def test_presets_of_a_detector() -> None:
     }
     with pytest.raises(ValueError, match="multiply-adds are counted of classifiers"):
         run("mask_rcnn", "resnet50", None)
+
+
+def test_one_preset(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    """All that the issue names, for people and as json."""
+    name = "deit_ti16_distilled_imagenet1k"
+    (found,) = run(name, None, None)["presets"]
+    origin = (
+        "https://huggingface.co/timm/deit_tiny_distilled_patch16_224.fb_in1k"
+        "/resolve/main/model.safetensors"
+    )
+    assert found["origin"] == origin
+    assert (found["revision"], found["sha256"], found["recorded"]) == (None, None, {})
+    said = capsys.readouterr().out
+    for one in ("models.deit", "distilled=True", "crop_fraction=0.9", "5,910,800"):
+        assert one in said
+    for one in ("Apache-2.0", "huggingface.co/timm", "top-1 74.5 (huggingface/"):
+        assert one in said
+    assert "main, recorded at the first download" in said
+    with pytest.raises(ValueError, match="no variants"):
+        run(name, "S/16", None)
+
+
+def test_what_was_recorded_is_shown(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    home.mkdir()
+    key = "timm/deit_tiny_distilled_patch16_224.fb_in1k/model.safetensors@main"
+    entry = {"sha256": 64 * "a", "revision": 40 * "b"}
+    (home / "lock.json").write_text(json.dumps({key: entry}))
+    (found,) = run("deit_ti16_distilled_imagenet1k", None, None)["presets"]
+    assert found["recorded"] == entry
+    said = capsys.readouterr().out
+    assert 40 * "b" in said
+    assert 50 * "a" in said
+
+
+def test_hash_in_the_name(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    run("mask_rcnn_resnet50_coco", None, None)
+    said = capsys.readouterr().out
+    assert "begins with bf2d0c1e" in said
+    assert "revision" not in said
+    assert "mask AP 34.6 (torchvision 0.29" in said
+
+
+def test_preset_that_is_nearly_named() -> None:
+    message = "No model or preset 'deit_s16'.*'deit_s16_imagenet1k'"
+    with pytest.raises(ValueError, match=message):
+        run("deit_s16", None, None)

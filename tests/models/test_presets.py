@@ -3,27 +3,39 @@
 import functools
 import hashlib
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 import kvision
+from kvision.export.classifier import Classifier
 from kvision.models.costs import costs_of
-from kvision.models.presets import PRESETS, Preset
-from kvision.models.published import PUBLISHED
+from kvision.models.presets import PRESETS, Preset, preset_of
+from kvision.weights import CheckpointError, write_safetensors
+from kvision.weights.coco_names import COCO_NAMES
 from kvision.weights.fetching import FetchError, HubFile
+from tests.parity.compare import golden as torchvision_golden
+from tests.parity.compare import section
+from tests.parity.detector import state_dict_shapes
 from tests.weights.file_server import FileServer
 from tests.weights.timm_file import tensors_of, write
 
 NAME = "deit_ti16_distilled_imagenet1k"
+DETECTOR = "mask_rcnn_resnet50_coco"
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "presets.json"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CLASSIFIERS = [one for one in PRESETS.values() if one.classes == "ImageNet-1k"]
+DETECTORS = [one for one in PRESETS.values() if one.classes == "COCO"]
 
 
-def builds(preset: Preset) -> keras.Model:
-    return getattr(kvision.models, preset.builder)(
-        **preset.arguments, **preset.preprocessing
-    )
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    """What timm and torchvision say, by `record_presets.py`."""
+    return json.loads(GOLDEN.read_text())
 
 
 def test_names_of_the_issue() -> None:
@@ -43,81 +55,124 @@ SIDES = ("", "_384")
 DEIT = ("_imagenet1k", "_distilled_imagenet1k")
 
 
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+def with_id(presets: list[Preset]) -> Any:
+    return pytest.mark.parametrize("preset", presets, ids=[one.name for one in presets])
+
+
+@with_id(CLASSIFIERS)
+def test_is_what_timm_says(preset: Preset, recorded: dict[str, Any]) -> None:
+    assert isinstance(preset.origin, HubFile)
+    assert preset.sha256 is None  # the hub says it with the file
+    theirs = recorded["timm"][preset.origin.repo.removeprefix("timm/")]
+    mean, std = (
+        np.broadcast_to(values, 3) / 255
+        for values in preset.preprocessing["normalization"]
+    )
+    np.testing.assert_allclose(mean, theirs["mean"])
+    np.testing.assert_allclose(std, theirs["std"])
+    assert preset.preprocessing["resize"] == {"center": "crop"}[theirs["crop_mode"]]
+    assert (
+        preset.origin.repo,
+        preset.licence.lower(),
+        preset.parameters,
+        list(preset.arguments["image_size"]),
+        preset.preprocessing["crop_fraction"],
+        preset.preprocessing["interpolation"],
+    ) == (
+        theirs["repository"],
+        theirs["licence"],
+        theirs["parameters"],
+        theirs["image_size"],
+        theirs["crop_fraction"],
+        theirs["interpolation"],
+    )
+
+
+@with_id(DETECTORS)
+def test_is_what_torchvision_says(preset: Preset, recorded: dict[str, Any]) -> None:
+    theirs = recorded["torchvision"][preset.origin]
+    assert str(preset.origin).endswith(f"-{preset.sha256}.pth")
+    assert len(preset.sha256 or "") == 8
+    assert preset.parameters == theirs["parameters"]
+    figures = {
+        f"{of.removesuffix('_map')} AP": value
+        for of, value in theirs["published"]["COCO-val2017"].items()
+    }
+    ours = {m.name.removeprefix("COCO val2017 "): m.value for m in preset.published}
+    assert ours == figures
+    names = {number: name for number, name in enumerate(theirs["classes"]) if number}
+    assert {k: name for k, name in names.items() if name != "N/A"} == COCO_NAMES
+
+
+@with_id(list(PRESETS.values()))
 def test_row(preset: Preset) -> None:
-    if isinstance(preset.origin, HubFile):
-        assert preset.origin.repo.startswith("timm/")
-        assert preset.sha256 is None
-    else:
-        assert preset.origin.startswith("https://")
-        assert preset.origin.endswith(f"-{preset.sha256}.pth")
-        assert len(preset.sha256 or "") == 8
-    assert preset.licence in ("Apache-2.0", "BSD-3-Clause")
-    assert all(20 < metric.value < 90 and metric.published for metric in preset.metrics)
-    assert preset.metrics
     assert callable(getattr(kvision.models, preset.builder))
+    assert preset.published
+    assert all(20 < one.value < 90 and one.source for one in preset.published)
+    assert preset.measured == ()  # nobody has
     assert json.dumps(preset)
 
 
-def test_parameters_are_those_of_the_list_of_published_models() -> None:
-    keys = ("variant", "image_size", "distilled")
-    counted = {
-        (one.builder, one.variant, one.image_size, bool(one.arguments)): one.costs
-        for one in PUBLISHED
-    }
-    compared = 0
-    for preset in PRESETS.values():
-        variant, size, distilled = (preset.arguments.get(key) for key in keys)
-        costs = counted.get((preset.builder, variant, size, bool(distilled)))
-        if costs is not None:
-            assert preset.parameters == costs.parameters, preset.name
-            compared += 1
-    assert compared >= 28
+def test_classes_are_in_the_order_of_the_checkpoints(recorded: dict[str, Any]) -> None:
+    names = Classifier(kvision.create(NAME, weights=False)).class_names
+    assert names == recorded["imagenet"]
+    assert len(set(names)) == 1000
+
+
+@pytest.mark.slow
+@with_id(CLASSIFIERS)
+def test_parameters_of_every_classifier(preset: Preset) -> None:
+    build = functools.partial(kvision.create, preset.name, weights=False)
+    assert costs_of(build).parameters == preset.parameters
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "vit_ti16_augreg_imagenet1k_384",
-        "vit_b32_augreg_imagenet1k_384",
-    ],
+    "name", ["deit3_s16_imagenet22k_1k_384", "twins_svt_s_imagenet1k"]
 )
 def test_parameters_of_what_is_built(name: str) -> None:
-    preset = PRESETS[name]
-    assert costs_of(functools.partial(builds, preset)).parameters == preset.parameters
+    test_parameters_of_every_classifier(PRESETS[name])
 
 
-@pytest.mark.parametrize(
-    "name", ["faster_rcnn_resnet50_coco", "mask_rcnn_resnet50_v2_coco"]
-)
-def test_detectors_are_built(name: str) -> None:
-    model = kvision.create(name, weights=False, image_size=(64, 64))
-    names = model.get_config()["class_names"]
-    assert len(set(names)) == 90
-    # Category ids of COCO.
-    numbers = {"person": 1, "stop sign": 13, "backpack": 27, "toothbrush": 90}
-    assert {name: names.index(name) + 1 for name in numbers} == numbers
-    assert sum(name.startswith("unused ") for name in names) == 10
+@with_id([DETECTORS[0], DETECTORS[3]])
+def test_detectors_are_built(preset: Preset) -> None:
+    model = kvision.create(preset.name, weights=False, image_size=(64, 64))
+    assert model.class_names == list(COCO_NAMES.values())
+    config = model.get_config()
+    assert config["resize"] == "pad"
+    # No part of random weights should stay as it is.
+    assert (config["frozen_stages"], config["freeze_batch_norm"]) == (0, False)
+    counted = sum(
+        w.shape.num_elements() for w in model.weights if "moving" not in w.path
+    )
+    # Of each of 10 category ids that nobody uses and of the background: 4 deltas.
+    expected = preset.parameters - 10 * (1024 + 1) - 11 * 4 * (1024 + 1)
+    if "v2" not in preset.name:
+        expected += 53120  # frozen there: scales and shifts of normalisations
+    if preset.builder == "mask_rcnn":
+        # Their masks; and each enlarged pixel has a bias of its own.
+        expected += 3 * 256 - 11 * (256 + 1)
+    assert counted == expected
 
 
 def serve_weights(server: FileServer, folder: Path) -> Path:
     """Serve seeded weights as the hub serves timm's."""
     path = write(folder, tensors_of(kvision.create(NAME, weights=False)))
     content = path.read_bytes()
-    commit = "0123456789abcdef0123456789abcdef01234567"
     origin = PRESETS[NAME].origin
     assert isinstance(origin, HubFile)
-    for revision in ("main", commit):
+    for revision in ("main", COMMIT):
         server.file(
             f"/{origin.repo}/resolve/{revision}/model.safetensors",
             content,
             ETag=f'"{hashlib.sha256(content).hexdigest()}"',
-            X_Repo_Commit=commit,
+            X_Repo_Commit=COMMIT,
         )
     return path
 
 
-def test_weights_are_fetched_and_loaded(server: FileServer, tmp_path: Path) -> None:
+def test_weights_are_fetched_and_loaded(
+    server: FileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("huggingface_hub")
     path = serve_weights(server, tmp_path)
     model = kvision.create(NAME, image_size=(32, 32))
@@ -127,36 +182,124 @@ def test_weights_are_fetched_and_loaded(server: FileServer, tmp_path: Path) -> N
     np.testing.assert_array_equal(
         model.predict(images, verbose=0), expected.predict(images, verbose=0)
     )
-    preprocessing = model.get_layer("preprocessing").get_config()
-    assert preprocessing["crop_fraction"] == 0.9
-    assert preprocessing["interpolation"] == "bicubic"
-    np.testing.assert_allclose(preprocessing["mean"], (123.675, 116.28, 103.53))
+    assert Classifier(model).class_names[:2] == ["tench", "goldfish"]
+    assert caplog.messages == []
     # Others than the preset's, from the same file and without the network.
     asked = len(server.asked)
     other = kvision.create(NAME, num_classes=3, image_size=(32, 48))
     assert other.output_shape == (None, 3)
-    assert kvision.create(NAME, num_classes=0).output_shape == (None, 192)
+    assert Classifier(other).class_names == ["0", "1", "2"]
+    assert caplog.record_tuples == [
+        (
+            "kvision.models",
+            logging.WARNING,
+            f"{NAME}: all weights taken but those of other classes, which begin anew: "
+            "head/kernel, head/bias, head_dist/kernel, head_dist/bias",
+        )
+    ]
+    own = kvision.create(NAME, class_names=["a", "b"], image_size=(32, 32))
+    assert Classifier(own).class_names == ["a", "b"]
     assert len(server.asked) == asked
-    own = kvision.create(NAME, weights=path)
-    np.testing.assert_array_equal(own.get_weights()[0], model.get_weights()[0])
+
+
+def test_weights_of_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path, tensors_of(kvision.create(NAME, weights=False)))
+    model = kvision.create(NAME, weights=str(path), image_size=(32, 32))
+    assert Classifier(model).class_names[0] == "tench"
+    # Without heads there are no names, and the file's heads are left out.
+    size = (32, 32)
+    headless = kvision.create(NAME, weights=path, num_classes=0, image_size=size)
+    assert headless.output_shape == (None, 192)
+    features = kvision.create(NAME, weights=path, features=True, image_size=size)
+    assert features.output["grid"].shape == (None, 2, 2, 192)
+    np.testing.assert_array_equal(headless.get_weights()[0], model.get_weights()[0])
+    with pytest.raises(CheckpointError, match="of another shape"):
+        kvision.create(NAME, weights=path, variant="S/16", image_size=(32, 32))
+
+
+def test_weights_of_a_detector(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The file as torchvision's: 91 outputs, of which COCO uses 81."""
+    names = section(torchvision_golden("names"), "maskrcnn_resnet50_fpn/state_dict")
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: rng.uniform(0.01, 0.02, shape).astype(np.float32)
+        for name, shape in state_dict_shapes(names).items()
+    }
+    path = tmp_path / "weights.safetensors"
+    write_safetensors(path, tensors)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    url = server.file(f"/maskrcnn-{digest[:8]}.pth", path.read_bytes())
+    preset = PRESETS[DETECTOR]._replace(origin=url, sha256=digest[:8])
+    monkeypatch.setitem(PRESETS, DETECTOR, preset)
+    model = kvision.create(DETECTOR, image_size=(64, 64))
+    bias = np.asarray(model.get_layer("box_head").classes.bias)
+    theirs = tensors["roi_heads.box_predictor.cls_score.bias"]
+    np.testing.assert_array_equal(bias, theirs[[*COCO_NAMES, 0]])
+    assert model.get_config()["frozen_stages"] == 2
+    monkeypatch.setitem(PRESETS, DETECTOR, preset._replace(sha256="bf2d0c1e"))
+    with pytest.raises(FetchError, match="its publisher says bf2d0c1e"):
+        kvision.create(DETECTOR)
 
 
 def test_no_model_without_its_weights(server: FileServer) -> None:
     pytest.importorskip("huggingface_hub")
-    with pytest.raises(FetchError, match=r"deit_tiny_distilled.*cannot be downloaded"):
+    with pytest.raises(
+        FetchError,
+        match=rf"No weights of {NAME}: timm/deit_tiny_distilled.*404.*weights='FILE'",
+    ):
         kvision.create(NAME)
 
 
-def test_wrong_weights_of_torchvision(
-    server: FileServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    preset = PRESETS["mask_rcnn_resnet50_coco"]
-    url = server.file("/maskrcnn-bf2d0c1e.pth", b"something else")
-    monkeypatch.setitem(PRESETS, preset.name, preset._replace(origin=url))
-    with pytest.raises(FetchError, match="its publisher says bf2d0c1e"):
-        kvision.create(preset.name)
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("mask_rcnn_resnet_coco", "'mask_rcnn_resnet50_coco', .*"),
+        ("vit_b16", "'vit_b16_augreg_imagenet1k', 'vit_b16_augreg_imagenet1k_384'"),
+        ("timm/vit_base_patch16_224", "'vit_b16_augreg_imagenet1k'"),
+        ("maskrcnn_resnet50_fpn_v2", "'mask_rcnn_resnet50_v2_coco'"),
+        ("deit3", "'deit3_s16_imagenet1k', .*, ..."),
+    ],
+)
+def test_unknown_name(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"Did you mean {meant}\? `kvision models`"):
+        kvision.create(name)
 
 
-def test_unknown_name() -> None:
-    with pytest.raises(ValueError, match="Did you mean 'mask_rcnn_resnet50_coco'"):
-        kvision.create("mask_rcnn_resnet_coco")
+def test_unknown_name_that_is_like_none() -> None:
+    with pytest.raises(ValueError, match=r"No preset 'yolo'. `kvision models`"):
+        preset_of("yolo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 384}, r"must be \(height, width\) in pixels. Received: 384"),
+        ({"image_size": (384, 0)}, r"Received: \(384, 0\)"),
+        ({"weights": "no.safetensors"}, r"a file that exists. Received: 'no.safet"),
+        ({"weights": 1}, "True for the published ones"),
+        ({"weights": False, "num_classes": 3, "class_names": ["a"]}, "3 different"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    """Refused before anything is downloaded."""
+    with pytest.raises(ValueError, match=message):
+        kvision.create(NAME, **arguments)
+
+
+def test_detectors_take_names() -> None:
+    with pytest.raises(ValueError, match=r"takes class_names=\[...\], not num_classes"):
+        kvision.create(DETECTOR, num_classes=5)
+
+
+def test_unknown_argument() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'foo'"):
+        kvision.create(NAME, weights=False, foo=1)
+
+
+def test_names_travel_with_the_model(tmp_path: Path) -> None:
+    model = kvision.create(NAME, weights=None, image_size=(32, 32))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert Classifier(loaded).class_names[1] == "goldfish"

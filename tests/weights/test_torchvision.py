@@ -1,5 +1,6 @@
 """Torchvision's checkpoints: names, also those of 2019, other classes, backbones."""
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 import kvision
 from kvision.models.rcnn_conventions import TORCHVISION_V2
 from kvision.weights import CheckpointError, torchvision
+from kvision.weights.coco_names import COCO_NAMES
 from kvision.weights.places import Place
 from tests.ops.modes import to_numpy
 from tests.parity.compare import golden, section
@@ -127,6 +129,34 @@ def test_background_comes_last(checkpoint: Path) -> None:
     assert to_numpy(head.deltas.bias).tolist() == [*range(4, 364)]
     masks = model.get_layer("mask_head")
     assert to_numpy(masks.class_bias).tolist() == [*range(1, 91)]
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_coco_names_choose_their_outputs(checkpoint: Path, step: int) -> None:
+    """Of 91 outputs, those of the 80 categories and of the background; in any order."""
+    names = list(COCO_NAMES.values())[::step]
+    model = kvision.models.mask_rcnn(class_names=names, image_size=(64, 64))
+    report = kvision.weights.load(model, checkpoint)
+    assert report.fresh == ()
+    ids = list(COCO_NAMES)[::step]
+    head = model.get_layer("box_head")
+    assert to_numpy(head.classes.bias).tolist() == [*ids, 0]
+    assert to_numpy(head.classes.kernel)[7].tolist() == [*ids, 0]
+    deltas = [4 * number + i for number in ids for i in range(4)]
+    assert to_numpy(head.deltas.bias).tolist() == deltas
+    assert to_numpy(model.get_layer("mask_head").class_bias).tolist() == ids
+
+
+def test_eighty_other_classes_are_others(checkpoint: Path) -> None:
+    names = [*list(COCO_NAMES.values())[:-1], "cell"]
+    model = kvision.models.mask_rcnn(class_names=names, image_size=(64, 64))
+    assert len(kvision.weights.load(model, checkpoint).fresh) == 6
+
+
+def test_coco_names_are_those_of_its_annotations(shared_data: Path) -> None:
+    (file,) = shared_data.glob("coco_mini/**/instances_val*.json")
+    categories = json.loads(file.read_text())["categories"]
+    assert {one["id"]: one["name"] for one in categories} == COCO_NAMES
 
 
 def test_other_classes_leave_the_last_layers_fresh(checkpoint: Path) -> None:
