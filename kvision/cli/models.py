@@ -11,7 +11,7 @@ import kvision.models
 from kvision.models.costs import Costs, costs_of
 from kvision.models.presets import PRESETS, Preset, names_like
 from kvision.models.published import PUBLISHED
-from kvision.weights.fetching import recorded
+from kvision.weights.fetching import HubFile, recorded
 
 __all__ = ["run"]
 
@@ -132,11 +132,12 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 def _described(preset: Preset) -> dict[str, Any]:
     """Return a preset as json can say it."""
     origin = preset.origin
-    is_address = isinstance(origin, str)
+    url = origin.url if isinstance(origin, HubFile) else origin
+    revision = origin.revision if isinstance(origin, HubFile) else None
     return {
         **preset._asdict(),
-        "origin": origin if is_address else origin.url,
-        "revision": None if is_address else origin.revision,
+        "origin": url,
+        "revision": revision,
         "recorded": recorded(origin),
         "published": [metric._asdict() for metric in preset.published],
         "measured": [metric._asdict() for metric in preset.measured],

@@ -93,7 +93,7 @@ def check_image_size(image_size: Any) -> None:
     """
     is_pair = isinstance(image_size, list | tuple) and len(image_size) == 2
     if not is_pair or not all(
-        isinstance(side, Integral) and side > 0 for side in image_size
+        isinstance(side, Integral) and int(side) > 0 for side in image_size
     ):
         raise ValueError(
             f"image_size must be (height, width) in pixels. Received: {image_size!r}"
