@@ -260,6 +260,28 @@ def test_hub_without_the_file(server: FileServer) -> None:
     assert "lock.json" not in kept()
 
 
+def test_hub_sends_large_files_from_elsewhere(server: FileServer) -> None:
+    """As huggingface.co does: what it says of the file is with the redirection."""
+    pytest.importorskip("huggingface_hub")
+    with serving() as elsewhere:
+        answer = code(
+            302,
+            Location=elsewhere.file("/blob", CONTENT, ETag='"another"'),
+            X_Linked_ETag=f'"{SHA256}"',
+            X_Linked_Size=str(len(CONTENT)),
+            X_Repo_Commit=COMMIT,
+        )
+        for revision in ("main", COMMIT):
+            path = f"/someone/model/resolve/{revision}/model.safetensors"
+            server.in_turn(path, answer)
+        assert fetch(HUB_FILE).read_bytes() == CONTENT
+        assert recorded(HUB_FILE) == {"sha256": SHA256, "revision": COMMIT}
+        elsewhere.file("/blob", CONTENT[::-1])
+        shutil.rmtree(home())
+        with pytest.raises(FetchError, match=f"its publisher says {SHA256}"):
+            fetch(HUB_FILE)
+
+
 def test_hub_is_asked_again(server: FileServer, waits: list[float]) -> None:
     pytest.importorskip("huggingface_hub")
     serve_hub(server, CONTENT)
@@ -272,7 +294,8 @@ def test_hub_is_asked_again(server: FileServer, waits: list[float]) -> None:
         whole,
     )
     assert fetch(HUB_FILE).read_bytes() == CONTENT
-    assert waits == [1, 7, 4]
+    # huggingface_hub 1.0 makes one of the pauses itself.
+    assert waits in ([1, 7, 4], [1, 2])
 
 
 def test_hub_is_not_asked_again(server: FileServer, waits: list[float]) -> None:
