@@ -1,9 +1,10 @@
 """Presets: what the table says, and models with weights from a local server."""
 
-import functools
 import hashlib
 import json
 import logging
+import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ import pytest
 
 import kvision
 from kvision.export.classifier import Classifier
-from kvision.models.costs import costs_of
 from kvision.models.presets import PRESETS, Preset, preset_of
-from kvision.weights import CheckpointError, write_safetensors
+from kvision.weights import CheckpointError, timm, write_safetensors
 from kvision.weights.coco_names import COCO_NAMES
 from kvision.weights.fetching import FetchError, HubFile
 from tests.parity.compare import golden as torchvision_golden
 from tests.parity.compare import section
 from tests.parity.detector import state_dict_shapes
+from tests.parity.names import hash_of
 from tests.weights.file_server import FileServer
 from tests.weights.timm_file import tensors_of, write
 
@@ -119,18 +120,48 @@ def test_classes_are_in_the_order_of_the_checkpoints(recorded: dict[str, Any]) -
     assert len(set(names)) == 1000
 
 
-@pytest.mark.slow
-@with_id(CLASSIFIERS)
-def test_parameters_of_every_classifier(preset: Preset) -> None:
-    build = functools.partial(kvision.create, preset.name, weights=False)
-    assert costs_of(build).parameters == preset.parameters
+def names_and_shapes(preset: Preset) -> dict[str, tuple[int, ...]]:
+    """List the tensors that a preset asks of its file, however large; fills none."""
+
+    def listed() -> dict[str, tuple[int, ...]]:
+        with keras.StatelessScope(initialize_variables=False):
+            model = kvision.create(preset.name, weights=False)
+            return {
+                name: shape
+                for place in timm.places(model, {})
+                for name, shape in zip(place.names, place.shapes, strict=True)
+            }
+
+    with ThreadPoolExecutor(max_workers=1) as thread:  # as `costs_of` says
+        return thread.submit(listed).result()
+
+
+SOME = ("vit_r_ti16_augreg_imagenet1k_384", "deit3_s16_imagenet22k_1k", NAME)
+SOME += (
+    "twins_svt_s_imagenet1k",
+    "twins_pcpvt_s_imagenet1k",
+    "vit_l16_augreg_imagenet1k",
+)
 
 
 @pytest.mark.parametrize(
-    "name", ["deit3_s16_imagenet22k_1k_384", "twins_svt_s_imagenet1k"]
+    "preset",
+    [
+        pytest.param(
+            one, id=one.name, marks=() if one.name in SOME else pytest.mark.slow
+        )
+        for one in CLASSIFIERS
+    ],
 )
-def test_parameters_of_what_is_built(name: str) -> None:
-    test_parameters_of_every_classifier(PRESETS[name])
+def test_asks_for_the_tensors_of_its_file(
+    preset: Preset, recorded: dict[str, Any]
+) -> None:
+    """All of timm's, by name and shape; so their number is that of the parameters."""
+    assert isinstance(preset.origin, HubFile)
+    theirs = recorded["timm"][preset.origin.repo.removeprefix("timm/")]
+    shapes = names_and_shapes(preset)
+    assert sum(map(math.prod, shapes.values())) == preset.parameters
+    assert hash_of(shapes) == theirs["tensors"]
 
 
 @with_id([DETECTORS[0], DETECTORS[3]])

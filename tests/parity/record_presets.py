@@ -7,6 +7,7 @@ with which tests/models/test_presets.py compares `kvision.models.presets.PRESETS
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ import torch
 import torchvision
 from timm.models import get_pretrained_cfg
 from torchvision.models import get_model_weights, list_models
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.parity.names import hash_of
 
 PATH = Path(__file__).resolve().parent / "golden" / "presets.json"
 
@@ -54,6 +59,7 @@ def of_timm(name: str) -> dict[str, Any]:
         "repository": config.hf_hub_id,
         "licence": config.license,
         "parameters": sum(one.numel() for one in model.parameters()),
+        "tensors": hash_of({k: tuple(v.shape) for k, v in model.state_dict().items()}),
         "image_size": config.input_size[1:],
         "crop_fraction": config.crop_pct,
         "crop_mode": config.crop_mode,
