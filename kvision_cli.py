@@ -468,7 +468,10 @@ def export(**options: Any) -> None:
 @click.argument("checkpoint", type=FILE)
 @click.argument("settings", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option(
-    "--model", required=True, metavar="NAME", help="vit, deit, mask_rcnn, ..."
+    "--model",
+    required=True,
+    metavar="NAME",
+    help="vit, deit, mask_rcnn, ..., or a preset of `kvision models`.",
 )
 @click.option("--variant", metavar="NAME", help="Such as B/16.")
 @click.option("--image-size", type=ImageSize(), help="224 or 224x320 (height x width).")

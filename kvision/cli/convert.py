@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 
 import kvision.models
+from kvision.models.presets import PRESETS, create
 from kvision.train.settings import read_assignments, unknown
 from kvision.weights import load, save
 from kvision.weights.replacing import replacing
@@ -30,7 +32,7 @@ def run(
 
     Args:
         checkpoint: the file of the other project.
-        model: function of `kvision.models` that builds the model.
+        model: function of `kvision.models` that builds the model, or name of a preset.
         variant: its first argument, such as "B/16"; None for its default.
         image_size: (height, width) of the input in pixels; None for the default.
         settings: other arguments as KEY=VALUE.
@@ -78,13 +80,16 @@ def run(
 
 
 def _build(name: str, arguments: dict[str, Any]) -> keras.Model:
-    builders = _builders()
+    presets = {preset: partial(create, preset, weights=None) for preset in PRESETS}
+    builders = presets | _builders()
     if name not in builders:
         raise unknown(name, builders, "model")
     try:
         return builders[name](**arguments)
-    except TypeError as error:  # an argument that it does not have
-        raise ValueError(str(error)) from error
+    except TypeError as error:  # an argument that it does not have, or needs
+        raise ValueError(
+            f"{error}. Arguments are given as KEY=VALUE, such as class_names=[cat,dog]"
+        ) from error
 
 
 def _builders() -> dict[str, Callable[..., keras.Model]]:

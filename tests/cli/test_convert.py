@@ -78,3 +78,23 @@ def test_what_is_wrong_is_said(
     with pytest.raises(ValueError, match="1 missing in the file: cls_token"):
         convert(path, output, "num_classes=3")
     assert not output.exists()
+
+
+def test_a_preset_names_a_model(tmp_path: Path) -> None:
+    name, settings = "vit_ti16_augreg_imagenet1k", ("num_classes=3",)
+    model = kv.create(name, weights=None, num_classes=3, image_size=(32, 32))
+    path = write(tmp_path, tensors_of(model))
+    output = tmp_path / "vit.keras"
+    found = run(path, name, None, (32, 32), settings, "auto", (), False, output)
+    assert found["fresh"] + found["unused"] == ()
+    loaded = keras.models.load_model(output)
+    kernel = loaded.get_layer("block_0").attention.qkv.kernel
+    np.testing.assert_array_equal(
+        kernel, tensors_of(model)["blocks.0.attn.qkv.weight"].T
+    )
+
+
+def test_an_argument_that_is_missing(tmp_path: Path) -> None:
+    output = tmp_path / "mask_rcnn.keras"
+    with pytest.raises(ValueError, match=r"'class_names'. Arguments are given as KEY="):
+        run(output, "mask_rcnn", None, None, (), "auto", (), False, output)
