@@ -33,10 +33,11 @@ def create(
         name: one of `kvision.models.presets.PRESETS`; `kvision models` lists them.
         weights: False or None for random ones, or a file of these weights in their
             layout.
-        **overrides: arguments of the builder in place of the preset's. A head of other
-            classes (`num_classes=`, `class_names=`) keeps its first values, and a
-            warning of the logger "kvision.models" says so; positions are brought to
-            another `image_size`.
+        **overrides: arguments of the builder in place of the preset's. A head of
+            another number of classes (`num_classes=`, `class_names=`) keeps its first
+            values, and a warning of the logger "kvision.models" says so. A thousand
+            `class_names` are other names for ImageNet's classes; of COCO 80 other
+            names are other classes. Positions are brought to another `image_size`.
 
     Returns:
         The model, which prepares images as the weights need them and knows the names of

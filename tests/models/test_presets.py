@@ -14,6 +14,7 @@ import pytest
 
 import kvision
 from kvision.export.classifier import Classifier
+from kvision.export.description import describe
 from kvision.models.presets import PRESETS, Preset, preset_of
 from kvision.weights import CheckpointError, timm, write_safetensors
 from kvision.weights.coco_names import COCO_NAMES
@@ -170,6 +171,11 @@ def test_detectors_are_built(preset: Preset) -> None:
     assert model.class_names == list(COCO_NAMES.values())
     config = model.get_config()
     assert config["resize"] == "pad"
+    normalization = model.get_layer("normalization").get_config()
+    np.testing.assert_allclose(normalization["mean"], (123.675, 116.28, 103.53))
+    np.testing.assert_allclose(normalization["std"], (58.395, 57.12, 57.375))
+    exported = describe(model)
+    assert (exported["resize"], exported["class_names"]) == ("pad", model.class_names)
     # No part of random weights should stay as it is.
     assert (config["frozen_stages"], config["freeze_batch_norm"]) == (0, False)
     counted = sum(
@@ -228,8 +234,11 @@ def test_weights_are_fetched_and_loaded(
             "head/kernel, head/bias, head_dist/kernel, head_dist/bias",
         )
     ]
-    own = kvision.create(NAME, class_names=["a", "b"], image_size=(32, 32))
-    assert Classifier(own).class_names == ["a", "b"]
+    synsets = [f"n{number}" for number in range(1000)]
+    own = kvision.create(NAME, class_names=synsets, image_size=(32, 32))
+    assert Classifier(own).class_names == synsets
+    kernels = (one.get_layer("head").kernel for one in (own, model))
+    np.testing.assert_array_equal(*map(np.asarray, kernels))
     assert len(server.asked) == asked
 
 
