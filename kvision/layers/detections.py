@@ -82,8 +82,9 @@ class DetectionSelection(keras.layers.Layer):
         regions, num_classes = box_deltas.shape[1:3]
         scores = ops.softmax(class_logits, axis=-1)
         if self.best_class_only:
-            best = ops.argmax(class_logits, axis=-1)
-            scores = scores * ops.one_hot(best, num_classes + 1, dtype=scores.dtype)
+            # Not by argmax: Keras' has no TFLite form.
+            best = ops.max(scores, axis=-1, keepdims=True)
+            scores = ops.where(scores < best, 0.0, scores)
         scores = ops.where(is_proposal[..., None], scores[..., :num_classes], 0.0)
         scores = ops.reshape(scores, (-1, regions * num_classes))
         count = min(self.pre_nms_top_k, regions * num_classes)
