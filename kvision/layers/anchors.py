@@ -48,7 +48,8 @@ class Anchors(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.image_size = tuple(image_size)
+        height, width = image_size
+        self.image_size = (height, width)
         self.sizes = [_as_list(size) for size in sizes]
         self.aspect_ratios = list(aspect_ratios)
         self.rounded = rounded
@@ -62,7 +63,7 @@ class Anchors(keras.layers.Layer):
 
     def call(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Make {"P2": (h * w * anchors, 4), ...} in pixels for {"P2": (B, h, w, C)}."""
-        strides = self.strides or [None] * len(self.sizes)
+        strides: Sequence[int | None] = self.strides or [None] * len(self.sizes)
         if not len(features) == len(self.sizes) == len(strides):
             raise ValueError(
                 "sizes and strides must have one entry for each of the "

@@ -167,7 +167,7 @@ class PixelBoxes(keras.layers.Layer):
         self.image_size = tuple(image_size)
 
     def call(self, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Apply `from_inclusive` to (B, M, 4) boxes; labels (B, M) are -1 for padding."""
+        """Convert boxes (B, M, 4); of labels (B, M) those of padding are -1."""
         in_pixels = box_ops.from_inclusive(boxes, self.image_size)
         return ops.where(labels[..., None] >= 0, in_pixels, 0.0)
 

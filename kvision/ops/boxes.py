@@ -58,7 +58,7 @@ def to_xywh(boxes: Tensor) -> Tensor:
 
 
 def to_inclusive(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Express boxes as matterport's Mask R-CNN does: up to the index of their last pixel.
+    """Express boxes as matterport's Mask R-CNN: up to the index of their last pixel.
 
     These numbers are stretched so that the whole image is (0, 0, width, height) as
     before: divided by its size they are matterport's relative boxes.

@@ -27,7 +27,9 @@ from kvision.weights.region_heads import (
 __all__ = ["LEFT_OUT", "is_spare", "places", "recognises", "renamed"]
 
 # Beginnings of names that need not be said to be left out, and whose they are.
-LEFT_OUT = {"roi_heads.keypoint_": "a head for keypoints, which the model does not have"}
+LEFT_OUT = {
+    "roi_heads.keypoint_": "a head for keypoints, which the model does not have"
+}
 
 _BODY = "backbone.bottom_up."
 _HEADS = "roi_heads."

@@ -24,7 +24,9 @@ from kvision.weights.region_heads import (
 __all__ = ["LEFT_OUT", "is_spare", "places", "recognises", "renamed"]
 
 # Beginnings of names that need not be said to be left out, and whose they are.
-LEFT_OUT = {"roi_heads.keypoint_": "a head for keypoints, which the model does not have"}
+LEFT_OUT = {
+    "roi_heads.keypoint_": "a head for keypoints, which the model does not have"
+}
 
 _BODY = "backbone.body."
 _PYRAMID_2019 = re.compile(r"^(backbone\.fpn\.\w+_blocks\.\d+)\.(weight|bias)$")
@@ -68,7 +70,8 @@ def is_spare(name: str) -> bool:
         name: of the tensor.
 
     Returns:
-        Whether it is a counter of batches, the classifier of a ResNet, or of `LEFT_OUT`.
+        Whether it is a counter of batches, the classifier of a ResNet, or of
+        `LEFT_OUT`.
     """
     if name.endswith("num_batches_tracked") or name in ("fc.weight", "fc.bias"):
         return True

@@ -1,7 +1,6 @@
-"""Detectors that compute as torchvision v2, detectron2 and matterport, in every form."""
+"""Detectors that compute as torchvision v2, detectron2 or matterport, in all forms."""
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np

@@ -126,7 +126,12 @@ def test_strides_of_anchors_and_inclusive_ones() -> None:
     maps = {"P6": keras.ops.zeros((1, 3, 3, 2))}
     for strides, step in ((None, 53), ((64,), 64)):
         anchors = layers.Anchors((160, 160), (32,), (1.0,), strides=strides)
-        assert to_numpy(anchors(maps)["P6"])[1].tolist() == [step - 16, -16, step + 16, 16]
+        assert to_numpy(anchors(maps)["P6"])[1].tolist() == [
+            step - 16,
+            -16,
+            step + 16,
+            16,
+        ]
     anchors = layers.Anchors((160, 160), (32,), (1.0,), strides=(64,), inclusive=True)
     expected = np.array([48, -16, 79, 15]) * 160 / 159
     np.testing.assert_allclose(to_numpy(anchors(maps)["P6"])[1], expected, rtol=1e-6)

@@ -255,9 +255,7 @@ def test_gradient_repeats_to_the_last_bit(pool: Callable) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize(
-    ("bins", "ratio"), [(7, 2), (2**14, 2), (2**20, 2), (2**6, 0)]
-)
+@pytest.mark.parametrize(("bins", "ratio"), [(7, 2), (2**14, 2), (2**20, 2), (2**6, 0)])
 def test_products_in_parts_of_any_size(
     bins: int, ratio: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
