@@ -32,6 +32,7 @@ _FLOAT_LAYERS = {
     "detections",
     "mask_roi_align",
     "masks",
+    "pixel_boxes",
 }
 # Logits and deltas themselves: 256 steps are too few to rank scores or place boxes.
 _FLOAT_PARTS = {

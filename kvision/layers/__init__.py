@@ -2,7 +2,7 @@
 
 from kvision.layers.anchors import Anchors
 from kvision.layers.classification_head import ClassificationHead, MeanLogits
-from kvision.layers.detections import DetectionSelection, MaskScores
+from kvision.layers.detections import DetectionSelection, MaskScores, PixelBoxes
 from kvision.layers.dropping import DropPath, PatchDropout
 from kvision.layers.grid import TokensToGrid
 from kvision.layers.losses import BoxLoss, MaskLoss, RPNLoss
@@ -82,6 +82,7 @@ __all__ = [
     "PatchDropout",
     "PatchEmbedding",
     "PatchifyStem",
+    "PixelBoxes",
     "PositionEmbedding",
     "PositionEncodingGenerator",
     "ProposalSelection",

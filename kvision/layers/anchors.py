@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.ops import boxes as box_ops
 from kvision.ops.anchors import level_anchors
 
 __all__ = ["Anchors"]
@@ -24,10 +25,16 @@ class Anchors(keras.layers.Layer):
             are the square roots of the areas of its anchors.
         aspect_ratios: height / width of the anchors of every cell.
         rounded: whether corners are rounded to whole pixels, as in torchvision.
+        strides: for each level the pixels from cell to cell, as in detectron2; None for
+            whole fractions of the image, as in torchvision. The two differ where a
+            stride does not divide the image.
+        inclusive: whether anchors end at their last pixel, as in matterport's Mask
+            R-CNN (`kvision.ops.boxes.to_inclusive`).
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: at call time, if there are more or fewer levels than `sizes`.
+        ValueError: at call time, if there are more or fewer levels than `sizes` or
+            `strides`.
     """
 
     def __init__(
@@ -36,13 +43,18 @@ class Anchors(keras.layers.Layer):
         sizes: Sequence[float | Sequence[float]] = (32, 64, 128, 256, 512),
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rounded: bool = True,
+        strides: Sequence[int] | None = None,
+        inclusive: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.image_size = tuple(image_size)
+        height, width = image_size
+        self.image_size = (height, width)
         self.sizes = [_as_list(size) for size in sizes]
         self.aspect_ratios = list(aspect_ratios)
         self.rounded = rounded
+        self.strides = None if strides is None else list(strides)
+        self.inclusive = inclusive
 
     @property
     def num_anchors(self) -> list[int]:
@@ -51,23 +63,36 @@ class Anchors(keras.layers.Layer):
 
     def call(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Make {"P2": (h * w * anchors, 4), ...} in pixels for {"P2": (B, h, w, C)}."""
-        if len(features) != len(self.sizes):
+        strides: Sequence[int | None] = self.strides or [None] * len(self.sizes)
+        if not len(features) == len(self.sizes) == len(strides):
             raise ValueError(
-                f"sizes must have one entry for each of the {len(features)} levels "
-                f"{sorted(features)}. Received: sizes={self.sizes}"
+                "sizes and strides must have one entry for each of the "
+                f"{len(features)} levels {sorted(features)}. Received: "
+                f"sizes={self.sizes}, strides={self.strides}"
             )
         return {
-            name: ops.convert_to_tensor(
-                level_anchors(
-                    features[name].shape[1:3],
-                    self.image_size,
-                    sizes,
-                    self.aspect_ratios,
-                    self.rounded,
-                )
+            name: self._of_level(features[name].shape[1:3], of_size, stride)
+            for name, of_size, stride in zip(
+                sorted(features), self.sizes, strides, strict=True
             )
-            for name, sizes in zip(sorted(features), self.sizes, strict=True)
         }
+
+    def _of_level(
+        self, grid_size: tuple[int, int], sizes: list[float], stride: int | None
+    ) -> Tensor:
+        anchors = ops.convert_to_tensor(
+            level_anchors(
+                grid_size,
+                self.image_size,
+                sizes,
+                self.aspect_ratios,
+                self.rounded,
+                stride,
+            )
+        )
+        if self.inclusive:
+            return box_ops.to_inclusive(anchors, self.image_size)
+        return anchors
 
     def compute_output_shape(self, input_shape: dict[str, Shape]) -> dict[str, Shape]:
         """Count the anchors of each level."""
@@ -84,6 +109,8 @@ class Anchors(keras.layers.Layer):
             "sizes": self.sizes,
             "aspect_ratios": self.aspect_ratios,
             "rounded": self.rounded,
+            "strides": self.strides,
+            "inclusive": self.inclusive,
         }
 
 

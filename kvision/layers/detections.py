@@ -8,7 +8,7 @@ from keras import ops
 from kvision.ops import boxes as box_ops
 from kvision.ops.nms import grouped_nms
 
-__all__ = ["DetectionSelection", "MaskScores"]
+__all__ = ["DetectionSelection", "MaskScores", "PixelBoxes"]
 
 Tensor = Any
 
@@ -28,10 +28,13 @@ class DetectionSelection(keras.layers.Layer):
         pre_nms_top_k: candidates of an image that enter the suppression.
         min_size: shortest side in pixels.
         delta_weights: factors of the box deltas.
+        best_class_only: whether a region is a candidate of its best class only, and of
+            none if that is the background.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Source: torchvision `models/detection/roi_heads.py`, postprocess_detections; there
-    all candidates enter the suppression, here the best `pre_nms_top_k`.
+    all candidates enter the suppression, here the best `pre_nms_top_k`. With the best
+    class only, matterport/Mask_RCNN, mrcnn/model.py, refine_detections_graph.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class DetectionSelection(keras.layers.Layer):
         pre_nms_top_k: int = 5000,
         min_size: float = 1e-2,
         delta_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+        best_class_only: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -53,6 +57,7 @@ class DetectionSelection(keras.layers.Layer):
         self.pre_nms_top_k = pre_nms_top_k
         self.min_size = min_size
         self.delta_weights = tuple(delta_weights)
+        self.best_class_only = best_class_only
 
     def call(
         self,
@@ -75,8 +80,12 @@ class DetectionSelection(keras.layers.Layer):
             Rows beyond the number hold zeros and the label -1.
         """
         regions, num_classes = box_deltas.shape[1:3]
-        scores = ops.softmax(class_logits, axis=-1)[..., :num_classes]
-        scores = ops.where(is_proposal[..., None], scores, 0.0)
+        scores = ops.softmax(class_logits, axis=-1)
+        if self.best_class_only:
+            # Not by argmax: Keras' has no TFLite form.
+            best = ops.max(scores, axis=-1, keepdims=True)
+            scores = ops.where(scores < best, 0.0, scores)
+        scores = ops.where(is_proposal[..., None], scores[..., :num_classes], 0.0)
         scores = ops.reshape(scores, (-1, regions * num_classes))
         count = min(self.pre_nms_top_k, regions * num_classes)
         scores, candidates = ops.top_k(scores, k=count)
@@ -140,7 +149,37 @@ class DetectionSelection(keras.layers.Layer):
             "pre_nms_top_k": self.pre_nms_top_k,
             "min_size": self.min_size,
             "delta_weights": self.delta_weights,
+            "best_class_only": self.best_class_only,
         }
+
+
+@keras.saving.register_keras_serializable("kvision")
+class PixelBoxes(keras.layers.Layer):
+    """Bring the detections of a model that computes inclusive boxes to pixels.
+
+    Args:
+        image_size: (height, width) of the model input in pixels.
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, image_size: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.image_size = tuple(image_size)
+
+    def call(self, boxes: Tensor, labels: Tensor) -> Tensor:
+        """Convert boxes (B, M, 4); of labels (B, M) those of padding are -1."""
+        in_pixels = box_ops.from_inclusive(boxes, self.image_size)
+        return ops.where(labels[..., None] >= 0, in_pixels, 0.0)
+
+    def compute_output_shape(
+        self, boxes_shape: tuple[int | None, ...], labels_shape: Any
+    ) -> tuple[int | None, ...]:
+        """Keep the shape of the boxes."""
+        return boxes_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "image_size": self.image_size}
 
 
 @keras.saving.register_keras_serializable("kvision")

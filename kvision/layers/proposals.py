@@ -20,17 +20,19 @@ class ProposalSelection(keras.layers.Layer):
 
     The anchors with the highest logits of each level are decoded and clipped; boxes
     below `min_size` are dropped; suppression runs within each level; the best of all
-    levels are left. No gradient flows through.
+    levels are left. Or all levels are treated as one. No gradient flows through.
 
     Args:
         image_size: (height, width) of the model input in pixels.
-        pre_nms_top_k: anchors of each level that enter the suppression.
+        pre_nms_top_k: anchors of each level that enter the suppression, or of all.
         post_nms_top_k: proposals of an image.
         nms_iou_threshold: overlap above which the weaker box is dropped.
         min_size: shortest side in pixels.
+        per_level: whether each level is treated apart.
         **kwargs: arguments of `keras.layers.Layer`.
 
-    Source: torchvision `models/detection/rpn.py`, filter_proposals.
+    Source: torchvision `models/detection/rpn.py`, filter_proposals; with all levels as
+    one, matterport/Mask_RCNN, mrcnn/model.py, ProposalLayer.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ProposalSelection(keras.layers.Layer):
         post_nms_top_k: int = 1000,
         nms_iou_threshold: float = 0.7,
         min_size: float = 1e-3,
+        per_level: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -48,6 +51,7 @@ class ProposalSelection(keras.layers.Layer):
         self.post_nms_top_k = post_nms_top_k
         self.nms_iou_threshold = nms_iou_threshold
         self.min_size = min_size
+        self.per_level = per_level
 
     def call(
         self,
@@ -66,6 +70,10 @@ class ProposalSelection(keras.layers.Layer):
             proposals: (B, post_nms_top_k, 4) in pixels, best first, zeros as filling.
             is_proposal: (B, post_nms_top_k) bool, False for filling.
         """
+        if not self.per_level:
+            objectness_logits = _as_one(objectness_logits, axis=1)
+            anchor_deltas = _as_one(anchor_deltas, axis=1)
+            anchors = _as_one(anchors, axis=0)
         scores, boxes, groups = [], [], []
         for level, name in enumerate(sorted(anchors)):
             level_scores, level_boxes = self._best_of_level(
@@ -121,4 +129,10 @@ class ProposalSelection(keras.layers.Layer):
             "post_nms_top_k": self.post_nms_top_k,
             "nms_iou_threshold": self.nms_iou_threshold,
             "min_size": self.min_size,
+            "per_level": self.per_level,
         }
+
+
+def _as_one(levels: dict[str, Tensor], axis: int) -> dict[str, Tensor]:
+    rows = [levels[name] for name in sorted(levels)]
+    return {"all": ops.concatenate(rows, axis=axis)}

@@ -20,7 +20,8 @@ class ROIAlign(keras.layers.Layer):
     Args:
         image_size: (height, width) of the model input in pixels.
         output_size: bins along each side.
-        sampling_ratio: samples a bin along each axis.
+        sampling_ratio: samples a bin along each axis; 0: as many as it has cells, as in
+            detectron2.
         mode: "unaligned" (torchvision), "aligned" (detectron2) or "crop_and_resize"
             (`tf.image.crop_and_resize`); see `kvision.ops.roi`.
         canonical_level: pyramid level of regions of `canonical_size`.
@@ -28,7 +29,7 @@ class ROIAlign(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: for an unknown mode.
+        ValueError: for an unknown mode, or a negative ratio.
 
     Source: He et al. 2017, Mask R-CNN, section 3.
     """
@@ -48,6 +49,11 @@ class ROIAlign(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         if mode not in MODES:
             raise ValueError(f"mode must be one of {MODES}. Received: mode={mode!r}")
+        if sampling_ratio < 0:
+            raise ValueError(
+                "sampling_ratio must be at least 1, or 0 for as many samples as a bin "
+                f"has cells. Received: sampling_ratio={sampling_ratio}"
+            )
         self.image_size = tuple(image_size)
         self.output_size = output_size
         self.sampling_ratio = sampling_ratio

@@ -118,6 +118,8 @@ def build_rcnn(
     anchor_sizes: Sequence[float | Sequence[float]] = (32, 64, 128, 256, 512),
     anchor_aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     anchor_rounded: bool = True,
+    anchor_strides: Sequence[int] | None = None,
+    inclusive_boxes: bool = False,
     rpn_channels: int | None = None,
     rpn_num_convs: int = 1,
     rpn_num_samples: int = 256,
@@ -129,6 +131,7 @@ def build_rcnn(
     rpn_train_pre_nms_top_k: int = 2000,
     rpn_train_post_nms_top_k: int = 2000,
     rpn_nms_iou_threshold: float = 0.7,
+    rpn_per_level: bool = True,
     rpn_loss_beta: float = 1 / 9,
     roi_align_mode: str = "unaligned",
     roi_align_sampling_ratio: int = 2,
@@ -147,6 +150,7 @@ def build_rcnn(
     nms_iou_threshold: float = 0.5,
     max_detections: int = 100,
     detection_pre_nms_top_k: int = 5000,
+    best_class_only: bool = False,
     dtype: Any = None,
     name: str | None = None,
 ) -> Detector:
@@ -181,20 +185,27 @@ def build_rcnn(
         anchor_sizes: pixels, for each of P2 to P6 a number or several.
         anchor_aspect_ratios: height / width.
         anchor_rounded: whether anchors are rounded to pixels.
+        anchor_strides: pixels between the cells of each of P2 to P6; None for whole
+            fractions of the image.
+        inclusive_boxes: whether boxes are computed as matterport's, which end at the
+            index of their last pixel; inputs and outputs stay as they are.
         rpn_channels: width of the RPN; None is that of the pyramid.
         rpn_num_convs: 3x3 convolutions of the RPN.
         rpn_num_samples: anchors of an image in the loss.
         rpn_positive_fraction: largest share of positives among them.
         rpn_positive_iou_threshold: overlap of a positive anchor.
         rpn_negative_iou_threshold: overlap below which an anchor is negative.
-        rpn_pre_nms_top_k: anchors a level before suppression.
+        rpn_pre_nms_top_k: anchors before suppression, of a level or of all.
         rpn_post_nms_top_k: proposals an image.
         rpn_train_pre_nms_top_k: the same in training.
         rpn_train_post_nms_top_k: the same in training.
         rpn_nms_iou_threshold: overlap above which a proposal is dropped.
+        rpn_per_level: whether proposals are chosen from each level apart before the
+            best of all are left, or from all levels together.
         rpn_loss_beta: of the smooth L1 loss.
         roi_align_mode: "unaligned", "aligned" or "crop_and_resize".
-        roi_align_sampling_ratio: samples a bin along each axis.
+        roi_align_sampling_ratio: samples a bin along each axis; 0 for as many as it has
+            cells.
         roi_canonical_size: pixels of regions pooled from P4.
         box_hidden_dim: width of the fully connected layers.
         box_num_dense: number of fully connected layers.
@@ -210,6 +221,7 @@ def build_rcnn(
         nms_iou_threshold: overlap above which a detection of the same class is dropped.
         max_detections: detections of an image.
         detection_pre_nms_top_k: candidates of an image before suppression.
+        best_class_only: whether a region is detected as no class but its best one.
         dtype: dtype policy such as "mixed_bfloat16"; None for the global one.
         name: name of the model.
 
@@ -256,6 +268,8 @@ def build_rcnn(
         anchor_sizes,
         anchor_aspect_ratios,
         anchor_rounded,
+        anchor_strides,
+        inclusive_boxes,
         name="anchors",
     )
     rpn = layers.RPN(
@@ -295,6 +309,7 @@ def build_rcnn(
         rpn_pre_nms_top_k,
         rpn_post_nms_top_k,
         rpn_nms_iou_threshold,
+        per_level=rpn_per_level,
         name="proposals",
     )(*rpn(maps), anchors(maps))
     class_logits, box_deltas = box_head(box_align(pooled_maps, proposals))
@@ -305,12 +320,16 @@ def build_rcnn(
         max_detections,
         detection_pre_nms_top_k,
         delta_weights=_DELTA_WEIGHTS,
+        best_class_only=best_class_only,
         name="detections",
     )(class_logits, box_deltas, proposals, is_proposal)
     if masks:
         pooled = mask_align(pooled_maps, outputs["boxes"])
         logits = mask_head(pooled, outputs["labels"])
         outputs["masks"] = layers.MaskScores(name="masks")(logits, outputs["labels"])
+    if inclusive_boxes:
+        in_pixels = layers.PixelBoxes((height, width), name="pixel_boxes")
+        outputs["boxes"] = in_pixels(outputs["boxes"], outputs["labels"])
 
     features: Any = keras.Model(images, maps, name="features")
     if recompute_backbone:
@@ -334,6 +353,7 @@ def build_rcnn(
             rpn_train_pre_nms_top_k,
             rpn_train_post_nms_top_k,
             rpn_nms_iou_threshold,
+            per_level=rpn_per_level,
         ),
         roi_targets=layers.ROITargets(
             num_classes,
@@ -394,11 +414,12 @@ def _check(arguments: dict[str, Any]) -> None:
             'resize must be "pad" or "stretch". Received: '
             f"resize={arguments['resize']!r}"
         )
-    if len(arguments["anchor_sizes"]) != 5:
-        raise ValueError(
-            "anchor_sizes must have one entry for each of P2, P3, P4, P5 and P6. "
-            f"Received: anchor_sizes={arguments['anchor_sizes']!r}"
-        )
+    for key in ("anchor_sizes", "anchor_strides"):
+        if arguments[key] is not None and len(arguments[key]) != 5:
+            raise ValueError(
+                f"{key} must have one entry for each of P2, P3, P4, P5 and P6. "
+                f"Received: {key}={arguments[key]!r}"
+            )
     for key, value in arguments.items():
         is_share = key.endswith(("_fraction", "_threshold"))
         if is_share and not 0 <= value <= 1:

@@ -24,16 +24,16 @@ TORCHVISION_V2: Mapping[str, Any] = MappingProxyType(
     }
 )
 
-# Source: detectron2, configs/COCO-InstanceSegmentation and config/defaults.py. Its
-# ROIAlign takes as many samples as a bin has cells; here their number is fixed. Its
-# anchors of P6 step by 64 pixels, ours by whole fractions of the image: they are equal
-# where 64 divides both sides.
+# Source: detectron2, configs/COCO-InstanceSegmentation and config/defaults.py. It fills
+# images up to a multiple of 32 pixels: `image_size` should be one.
 DETECTRON2: Mapping[str, Any] = MappingProxyType(
     {
         "normalization": ((123.675, 116.28, 103.53), 1.0),
         "stride_in_1x1": True,
         "anchor_rounded": False,
+        "anchor_strides": (4, 8, 16, 32, 64),
         "roi_align_mode": "aligned",
+        "roi_align_sampling_ratio": 0,
         "rpn_train_post_nms_top_k": 1000,
         "rpn_loss_beta": 0.0,
         "box_loss_beta": 0.0,
@@ -41,9 +41,10 @@ DETECTRON2: Mapping[str, Any] = MappingProxyType(
 )
 
 # Source: matterport/Mask_RCNN, mrcnn/config.py and model.py; `mask_rcnn_coco.h5` is for
-# "resnet101". It rounds the level of a region, as if it were larger by half an octave.
-# It chooses proposals from all levels together, ours from each; its anchors are a pixel
-# smaller, since it divides boxes by the size of the image less one.
+# "resnet101". It takes images of a multiple of 64 pixels. It rounds the level of a
+# region, as if it were larger by half an octave. Its sizes of boxes grow without limit,
+# ours by a factor of 62.5 at most. Its gradients, samples and losses of training are
+# not all those of this model.
 MATTERPORT: Mapping[str, Any] = MappingProxyType(
     {
         "normalization": ((123.7, 116.8, 103.9), 1.0),
@@ -52,13 +53,19 @@ MATTERPORT: Mapping[str, Any] = MappingProxyType(
         "pool_padding": "same",
         "anchor_aspect_ratios": (2.0, 1.0, 0.5),
         "anchor_rounded": False,
+        "anchor_strides": (4, 8, 16, 32, 64),
+        "inclusive_boxes": True,
         "rpn_channels": 512,
+        "rpn_per_level": False,
+        "rpn_pre_nms_top_k": 6000,
+        "rpn_train_pre_nms_top_k": 6000,
         "rpn_loss_beta": 1.0,
         "roi_align_mode": "crop_and_resize",
         "roi_canonical_size": 224 / math.sqrt(2),
         "box_num_samples": 200,
         "box_positive_fraction": 0.33,
         "box_loss_beta": 1.0,
+        "best_class_only": True,
         "score_threshold": 0.7,
         "nms_iou_threshold": 0.3,
     }

@@ -7,6 +7,7 @@ from typing import Any
 from keras import ops
 
 from kvision import layers
+from kvision.ops import boxes as box_ops
 from kvision.ops.ordering import differentiate_last
 
 __all__ = ["RCNNLosses"]
@@ -59,6 +60,8 @@ class RCNNLosses:
         Returns:
             {name: scalar float32}.
         """
+        if self.anchors.inclusive:
+            targets = {**targets, "gt_boxes": self._inclusive(targets["gt_boxes"])}
         gt_boxes, gt_labels = targets["gt_boxes"], targets["gt_labels"]
         maps = self.features(images, training=training)
         anchors = self.anchors(maps)
@@ -92,6 +95,12 @@ class RCNNLosses:
                 training,
             )
         return losses | self.box_loss(*predictions, roi_targets)
+
+    def _inclusive(self, gt_boxes: Tensor) -> Tensor:
+        """Express ground truth as the anchors are; padding stays 0."""
+        is_box = ops.any(gt_boxes != 0, axis=-1, keepdims=True)
+        boxes = box_ops.to_inclusive(gt_boxes, self.anchors.image_size)
+        return ops.where(is_box, boxes, 0.0)
 
     def _mask_losses(
         self,

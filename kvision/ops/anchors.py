@@ -38,24 +38,25 @@ def level_anchors(
     sizes: Sequence[float],
     aspect_ratios: Sequence[float],
     rounded: bool = True,
+    stride: int | None = None,
 ) -> np.ndarray:
     """Lay the anchors of one pyramid level over the image.
 
     Args:
         grid_size: (height, width) of the feature map.
-        image_size: (height, width) of the image in pixels. The step from cell to cell
-            is the whole number of pixels `image_size // grid_size`; the first cell is
-            at 0, not at half a step.
+        image_size: (height, width) of the image in pixels.
         sizes: square roots of the areas, in pixels.
         aspect_ratios: height / width.
         rounded: see `base_anchors`.
+        stride: pixels from cell to cell; None for the whole number
+            `image_size // grid_size`. The first cell is at 0, not at half a step.
 
     Returns:
         (height * width * anchors per cell, 4) float32 array in pixels, rows first, the
         anchors of a cell next to each other: the order of the RPN's outputs.
     """
     step_y, step_x = (
-        max(1, i // g) for i, g in zip(image_size, grid_size, strict=True)
+        stride or max(1, i // g) for i, g in zip(image_size, grid_size, strict=True)
     )
     y = np.arange(grid_size[0], dtype=np.float32) * step_y
     x = np.arange(grid_size[1], dtype=np.float32) * step_x

@@ -16,8 +16,10 @@ __all__ = [
     "coverage",
     "decode_deltas",
     "encode_deltas",
+    "from_inclusive",
     "from_xywh",
     "iou",
+    "to_inclusive",
     "to_xywh",
 ]
 
@@ -53,6 +55,49 @@ def to_xywh(boxes: Tensor) -> Tensor:
     """
     origin, corner = boxes[..., :2], boxes[..., 2:]
     return ops.concatenate([origin, corner - origin], axis=-1)
+
+
+def to_inclusive(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Express boxes as matterport's Mask R-CNN: up to the index of their last pixel.
+
+    These numbers are stretched so that the whole image is (0, 0, width, height) as
+    before: divided by its size they are matterport's relative boxes.
+
+    Args:
+        boxes: (..., 4) float tensor in pixels.
+        image_size: (height, width) in pixels.
+
+    Returns:
+        (..., 4) tensor in stretched pixels.
+
+    Source: matterport/Mask_RCNN, mrcnn/utils.py, norm_boxes.
+    """
+    shift, scale = _inclusive(image_size, boxes.dtype)
+    return (boxes - shift) * scale
+
+
+def from_inclusive(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Return from `to_inclusive`.
+
+    Args:
+        boxes: (..., 4) float tensor in stretched pixels.
+        image_size: (height, width) in pixels.
+
+    Returns:
+        (..., 4) tensor in pixels.
+    """
+    shift, scale = _inclusive(image_size, boxes.dtype)
+    return boxes / scale + shift
+
+
+def _inclusive(image_size: tuple[int, int], dtype: Any) -> tuple[Tensor, Tensor]:
+    """Make what is subtracted from (x1, y1, x2, y2), and the factors after it."""
+    height, width = image_size
+    scale = 2 * [width / (width - 1), height / (height - 1)]
+    return (
+        ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0], dtype=dtype),
+        ops.convert_to_tensor(scale, dtype=dtype),
+    )
 
 
 def area(boxes: Tensor) -> Tensor:

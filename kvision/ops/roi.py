@@ -1,7 +1,7 @@
 """ROIAlign: features of regions, sampled bilinearly from a pyramid.
 
 A region is covered with a regular grid of sample points; the samples of a bin are
-averaged. The modes differ only in where the grid lies:
+averaged. The modes differ in where the grid lies:
 
     "unaligned"        torchvision's default: pixel coordinates are scaled to the level
                        without a shift, regions are at least one cell large
@@ -11,15 +11,20 @@ averaged. The modes differ only in where the grid lies:
                        ones on the corners of the region, coordinates relative to the
                        outermost cell centres
 
-Two formulations compute the same numbers: gathers of the four neighbours of each
-sample, for XLA, TFLite and other backends; and TensorFlow's fused kernel, three to five
-times faster in a plain graph on a CPU. The gradient of that kernel is not used: its
-threads add to the same cells without a lock and lose some of the terms (TensorFlow
-issue 42033). A product with a sparse matrix takes its place; it repeats to the last bit
-and is faster.
+A bin has the same number of samples in every region, or (sampling ratio 0) as many as
+it has cells along each axis.
+
+Two formulations compute the same numbers: gathers of the cells around the samples, for
+XLA, TFLite and other backends; and TensorFlow's fused kernel, three to five times
+faster in a plain graph on a CPU. The gradient of that kernel is not used: its threads
+add to the same cells without a lock and lose some of the terms (TensorFlow issue
+42033). A product with a sparse matrix takes its place; it repeats to the last bit and
+is faster. Where regions differ in their samples, that matrix takes the place of the
+kernel too.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -39,8 +44,13 @@ Tensor = Any
 
 MODES = ("unaligned", "aligned", "crop_and_resize")
 
-# Of the gradient, which is computed in parts of so many bins.
+# Of products with a sparse matrix, which are computed in parts of so many bins.
 _BINS_OF_A_PART = 2**14
+
+# Cells along both sides of the largest regions that have a sample in each of their
+# cells; longer ones may be as much narrower. A region of P2 to P4 has an area of at
+# most 28 x 28 cells, one of P5 is at most the image.
+_CELLS_OF_A_REGION = 35
 
 
 def assign_levels(
@@ -74,7 +84,8 @@ class SampleGrid(NamedTuple):
     """Sample points of regions along both axes, in cells of a feature map.
 
     Point i of a region lies at `start + i * step`; `start` and `step` have the shape
-    (..., 2) with y first. `num_points` is the number of points along each axis.
+    (..., 2) with y first. `num_points` is the number of points along each axis. Where
+    regions differ in their samples, it is the bins that begin there.
     """
 
     start: Tensor
@@ -99,7 +110,7 @@ def sample_grid(
         image_size: (height, width) of the image in pixels.
         stride: (..., 1) float32 tensor: pixels a cell.
         output_size: bins along each side.
-        sampling_ratio: samples a bin along each axis.
+        sampling_ratio: samples a bin along each axis; 0 gives the bins.
         mode: one of `MODES`.
 
     Returns:
@@ -113,13 +124,15 @@ def sample_grid(
         if output_size == 1:
             return SampleGrid((low + high) / 2, high - low, 1)
         return SampleGrid(low, (high - low) / (output_size - 1), output_size)
-    num_points = output_size * sampling_ratio
     low, high = low / stride, high / stride
     if mode == "aligned":
         low, high = low - 0.5, high - 0.5
         extent = high - low
     else:
         extent = ops.maximum(high - low, 1.0)
+    if sampling_ratio == 0:
+        return SampleGrid(low, extent / output_size, output_size)
+    num_points = output_size * sampling_ratio
     step = extent / num_points
     return SampleGrid(low + 0.5 * step, step, num_points)
 
@@ -145,7 +158,9 @@ def multilevel_roi_align(
         image_indices: (N,) int32 tensor in [0, B).
         image_size: (height, width) of the model input in pixels.
         output_size: bins S along each side.
-        sampling_ratio: samples a bin along each axis; "crop_and_resize" takes one.
+        sampling_ratio: samples a bin along each axis; "crop_and_resize" takes one. 0:
+            as many as it has cells, rounded up, as detectron2; regions of more than
+            35 x 35 cells have one in every second cell or fewer.
         mode: one of `MODES`.
         canonical_level: see `assign_levels`.
         canonical_size: see `assign_levels`.
@@ -205,7 +220,20 @@ def _pool_by_gather(
         features, rois, image_indices, roi_levels, grid_of, margin, sampling_ratio
     )
     gather = _chained_gather if tracing_for_tflite() else _weighted_gather
-    return gather(cells, *taps)
+    return gather(cells, taps)
+
+
+class _Taps(NamedTuple):
+    """Which cells of all levels laid end to end make up each bin.
+
+    `origin` is the number of the first cell of a region's map and `width` the width of
+    that map, both (N,) int32. A bin is the sum over `pairs` of a row and a column: of
+    each, (N, S) int32 numbers and (N, S) float32 weights.
+    """
+
+    origin: Tensor
+    width: Tensor
+    pairs: list[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]
 
 
 def _taps(
@@ -216,13 +244,7 @@ def _taps(
     grid_of: Any,
     margin: int,
     sampling_ratio: int,
-) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
-    """Tell which cells of all levels laid end to end make up each bin.
-
-    Returns:
-        Per region, the number of its map's first cell and the width of its map, both
-        (N,) int32; then the rows and the columns of its bins: see `_neighbours`.
-    """
+) -> _Taps:
     levels = sorted(features)
     sizes = [ops.shape(features[level])[1:3] for level in levels]
     batch = ops.shape(features[levels[0]])[0]
@@ -238,84 +260,77 @@ def _taps(
     stride = ops.take(ops.convert_to_tensor(strides, dtype="float32"), row)
 
     grid = grid_of(rois, ops.cast(map_size, "float32"), stride[:, None])
-    rows = _neighbours(grid, 0, map_size[:, 0], margin, sampling_ratio)
-    columns = _neighbours(grid, 1, map_size[:, 1], margin, sampling_ratio)
-    return origin, map_size[:, 1], rows, columns
+    if sampling_ratio == 0:
+        pairs = _cells_of_bins(grid, map_size, margin)
+    else:
+        rows = _neighbours(grid, 0, map_size[:, 0], margin, sampling_ratio)
+        columns = _neighbours(grid, 1, map_size[:, 1], margin, sampling_ratio)
+        pairs = [(row, column) for row in rows for column in columns]
+    return _Taps(origin, map_size[:, 1], pairs)
 
 
-def _chained_gather(
-    cells: Tensor,
-    origin: Tensor,
-    width: Tensor,
-    rows: list[tuple[Tensor, Tensor]],
-    columns: list[tuple[Tensor, Tensor]],
-) -> Tensor:
+def _cells_and_weights(
+    taps: _Taps, row: tuple[Tensor, Tensor], column: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Number the cells where a row and a column meet: (N, S, S), and their weights."""
+    line = taps.origin[:, None] + row[0] * taps.width[:, None]
+    index = line[:, :, None] + column[0][:, None, :]
+    return index, row[1][:, :, None] * column[1][:, None, :]
+
+
+def _chained_gather(cells: Tensor, taps: _Taps) -> Tensor:
     """Sum as `_weighted_gather` does, each gather waiting for the sum before it.
 
     TFLite runs what its CPU delegate cannot (gathers) ahead of what it can (products
     and sums), and would hold all gathered tensors at once: four times the memory.
     """
     pooled = None
-    for y, y_weight in rows:
-        line = origin[:, None] + y * width[:, None]
-        for x, x_weight in columns:
-            index = line[:, :, None] + x[:, None, :]
-            if pooled is not None:
-                # Adds 0, but only the sum so far can tell.
-                index = index + ops.cast(pooled[0, 0, 0, 0] > float("inf"), "int32")
-            weight = ops.cast(y_weight[:, :, None] * x_weight[:, None, :], cells.dtype)
-            term = ops.take(cells, index, axis=0) * weight[..., None]
-            pooled = term if pooled is None else pooled + term
+    for row, column in taps.pairs:
+        index, weight = _cells_and_weights(taps, row, column)
+        if pooled is not None:
+            # Adds 0, but only the sum so far can tell.
+            index = index + ops.cast(pooled[0, 0, 0, 0] > float("inf"), "int32")
+        weight = ops.cast(weight, cells.dtype)[..., None]
+        term = ops.take(cells, index, axis=0) * weight
+        pooled = term if pooled is None else pooled + term
     return pooled
 
 
-def _weighted_gather(
-    cells: Tensor,
-    origin: Tensor,
-    width: Tensor,
-    rows: list[tuple[Tensor, Tensor]],
-    columns: list[tuple[Tensor, Tensor]],
-) -> Tensor:
+def _weighted_gather(cells: Tensor, taps: _Taps) -> Tensor:
     """Sum the cells at every pair of a row and a column, by weight.
 
     The gradient is written out as a loop: derived from the forward pass it would be one
     scatter for each pair, which XLA takes minutes to compile.
     """
 
-    def term(row: tuple[Tensor, Tensor], column: tuple[Tensor, Tensor]) -> Any:
-        line = origin[:, None] + row[0] * width[:, None]
-        index = line[:, :, None] + column[0][:, None, :]
-        weight = row[1][:, :, None] * column[1][:, None, :]
-        return index, ops.cast(weight, cells.dtype)[..., None]
-
     @ops.custom_gradient
     def gather(cells: Tensor) -> tuple[Tensor, Any]:
         pooled = 0.0
-        for row in rows:
-            for column in columns:
-                index, weight = term(row, column)
-                pooled = pooled + ops.take(cells, index, axis=0) * weight
+        for row, column in taps.pairs:
+            index, weight = _cells_and_weights(taps, row, column)
+            weight = ops.cast(weight, cells.dtype)[..., None]
+            pooled = pooled + ops.take(cells, index, axis=0) * weight
 
         def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
             upstream = args[0] if upstream is None else upstream
-            row_stack = tuple(ops.stack(parts) for parts in zip(*rows, strict=True))
-            column_stack = tuple(
-                ops.stack(parts) for parts in zip(*columns, strict=True)
-            )
+            stacks = [
+                tuple(ops.stack(parts) for parts in zip(*of_axis, strict=True))
+                for of_axis in zip(*taps.pairs, strict=True)
+            ]
 
-            def add_pair(pair: Tensor, total: Tensor) -> Tensor:
-                row = tuple(part[pair // len(columns)] for part in row_stack)
-                column = tuple(part[pair % len(columns)] for part in column_stack)
-                index, weight = term(row, column)
+            def add_pair(number: Tensor, total: Tensor) -> Tensor:
+                row, column = (tuple(part[number] for part in axis) for axis in stacks)
+                index, weight = _cells_and_weights(taps, row, column)
+                weight = ops.cast(weight, upstream.dtype)[..., None]
                 values = ops.cast(upstream * weight, "float32")
                 values = ops.reshape(values, (-1, cells.shape[-1]))
                 return total + ops.segment_sum(
                     values, ops.reshape(index, (-1,)), num_segments=ops.shape(cells)[0]
                 )
 
-            pairs = len(rows) * len(columns)
             zeros = ops.zeros_like(cells, dtype="float32")
-            return ops.cast(ops.fori_loop(0, pairs, add_pair, zeros), cells.dtype)
+            total = ops.fori_loop(0, len(taps.pairs), add_pair, zeros)
+            return ops.cast(total, cells.dtype)
 
         return pooled, gradient
 
@@ -351,6 +366,73 @@ def _neighbours(
     ]
 
 
+def _cells_of_bins(
+    grid: SampleGrid, map_size: Tensor, margin: int
+) -> list[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """Pair the rows and columns around the samples, of which there is one a cell.
+
+    Samples at most a cell apart touch one cell more than they are, all in a row. How
+    many rows and columns that makes depends on the region. Their product does so less:
+    its numbers are shared out to rows and columns by each region in its own way.
+
+    Args:
+        grid: bins, of (N, 2) start and size.
+        map_size: (N, 2) int32: (height, width) of the maps.
+        margin: cells outside a map where samples still count.
+
+    Returns:
+        `pairs` of `_Taps`.
+    """
+    largest = math.ceil(_CELLS_OF_A_REGION / grid.num_points) + 1
+    spacing = _spacing(grid.step, largest)[:, None]
+    bin_size = grid.step[:, None]
+    samples = ops.maximum(ops.ceil(bin_size / spacing), 1.0)
+    step = bin_size / samples
+    bins = ops.arange(grid.num_points, dtype="float32")[:, None]
+    first = grid.start[:, None] + bins * bin_size + 0.5 * step
+    last = ops.cast(map_size - 1, "float32")[:, None]
+
+    numbers = ops.arange(largest**2, dtype="int32")[:, None]
+    columns = ops.cast(samples[:, 0, 1], "int32") + 1
+    offsets = ops.stack([numbers // columns, numbers % columns], axis=-1)
+    cells = ops.floor(first) + ops.cast(offsets, "float32")[:, :, None] * spacing
+    # The last sample too far before a cell; at most four are near enough.
+    before = ops.floor((cells - spacing - first) / ops.maximum(step, 1e-6))
+    weights: Tensor = 0.0
+    for i in range(6):
+        sample = ops.maximum(before, -1.0) + i
+        position = first + sample * step
+        is_one = ops.logical_and(sample >= 0, sample < samples)
+        is_inside = ops.logical_and(position >= -margin, position <= last + margin)
+        weight = ops.relu(1.0 - ops.abs(position - cells) / spacing)
+        weights += ops.where(ops.logical_and(is_one, is_inside), weight, 0.0)
+    weights = weights / samples
+    cells = ops.cast(ops.clip(cells, 0.0, last), "int32")
+    return [
+        (
+            (cells[i, ..., 0], weights[i, ..., 0]),
+            (cells[i, ..., 1], weights[i, ..., 1]),
+        )
+        for i in range(largest**2)
+    ]
+
+
+def _spacing(bin_size: Tensor, largest: int) -> Tensor:
+    """Choose how far apart cells are read: one after the other unless they are many.
+
+    Args:
+        bin_size: (N, 2) float32 cells.
+        largest: a bin may touch the square of it.
+
+    Returns:
+        (N, 2) float32 whole numbers of cells.
+    """
+    touched = ops.maximum(ops.ceil(bin_size), 1.0) + 1.0
+    short = ops.minimum(ops.min(touched, axis=-1, keepdims=True), float(largest))
+    allowed = ops.where(touched > short, ops.floor(largest**2 / short), short)
+    return ops.maximum(ops.ceil(bin_size / (allowed - 1.0)), 1.0)
+
+
 def _pool_fused(
     features: Mapping[int, Tensor],
     rois: Tensor,
@@ -365,95 +447,117 @@ def _pool_fused(
 
     levels = sorted(features)
     regions = (rois, image_indices, roi_levels, grid_of, margin, sampling_ratio)
+    forward = _collect if sampling_ratio == 0 else _crop_and_average
 
     @tf.custom_gradient
     def pool(*maps: Tensor) -> tuple[Tensor, Any]:
-        def gradient(upstream: Tensor) -> list[Tensor]:
-            taps = _taps(dict(zip(levels, maps, strict=True)), *regions)
-            return _spread(upstream, maps, *taps)
-
         by_level = dict(zip(levels, maps, strict=True))
-        return _crop_and_average(by_level, *regions), gradient
+
+        def gradient(upstream: Tensor) -> list[Tensor]:
+            return _spread(upstream, maps, _taps(by_level, *regions))
+
+        return forward(by_level, *regions), gradient
 
     return pool(*(features[level] for level in levels))
 
 
-def _spread(
-    upstream: Tensor,
-    maps: tuple[Tensor, ...],
-    origin: Tensor,
-    width: Tensor,
-    rows: list[tuple[Tensor, Tensor]],
-    columns: list[tuple[Tensor, Tensor]],
-) -> list[Tensor]:
+def _collect(features: Mapping[int, Tensor], *regions: Any) -> Tensor:
+    """Multiply all levels laid end to end with a sparse matrix: one row a bin."""
+    import tensorflow as tf
+
+    maps = [features[level] for level in sorted(features)]
+    channels = maps[0].shape[-1]
+    cells = tf.concat([tf.reshape(values, (-1, channels)) for values in maps], axis=0)
+    cells = tf.cast(cells, tf.float32)
+    taps = _taps(features, *regions)
+    numbers, weights = _entries(taps)
+    parts = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False)
+
+    def product(part: slice, parts: Tensor) -> Tensor:
+        matrix = _sparse_matrix(numbers[part], weights[part], tf.shape(cells)[0])
+        rows = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=cells)
+        return parts.write(parts.size(), rows)
+
+    bins = _in_parts(product, tf.shape(numbers)[0], parts).concat()
+    side = taps.pairs[0][0][0].shape[1]
+    bins = tf.reshape(bins, (-1, side, side, channels))
+    return tf.cast(bins, maps[0].dtype)
+
+
+def _spread(upstream: Tensor, maps: tuple[Tensor, ...], taps: _Taps) -> list[Tensor]:
     """Bring (N, S, S, C) gradients of bins back to the maps.
 
     Pooling is a sparse matrix with one row a bin and one column a cell; this multiplies
-    with its transpose.
+    with its transpose. The matrix takes float32 only: in parts, the copy of all bins is
+    never whole.
     """
     import tensorflow as tf
 
-    pairs = [(row, column) for row in rows for column in columns]
-    lines = [origin[:, None] + y * width[:, None] for (y, _), _ in pairs]
-    cells = [
-        line[:, :, None] + x[:, None, :]
-        for line, (_, (x, _)) in zip(lines, pairs, strict=True)
-    ]
-    weights = [v[:, :, None] * u[:, None, :] for (_, v), (_, u) in pairs]
     channels = maps[0].shape[-1]
     sizes = [tf.size(values) // channels for values in maps]
-    spread = _product_in_parts(
-        tf.reshape(tf.stack(cells, axis=-1), (-1, len(pairs))),
-        tf.reshape(tf.stack(weights, axis=-1), (-1, len(pairs))),
-        tf.reshape(upstream, (-1, channels)),
-        tf.add_n(sizes),
-    )
+    number = tf.add_n(sizes)
+    cells, weights = _entries(taps)
+    bins = tf.reshape(upstream, (-1, channels))
+
+    def add_product(part: slice, total: Tensor) -> Tensor:
+        matrix = _sparse_matrix(cells[part], weights[part], number)
+        return total + tf.raw_ops.SparseMatrixMatMul(
+            a=tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32),
+            b=tf.cast(bins[part], tf.float32),
+        )
+
+    zeros = tf.zeros(tf.stack([number, channels]))
+    spread = _in_parts(add_product, tf.shape(bins)[0], zeros)
     return [
         tf.cast(tf.reshape(part, tf.shape(values)), values.dtype)
         for part, values in zip(tf.split(spread, sizes), maps, strict=True)
     ]
 
 
-def _product_in_parts(
-    cells: Tensor, weights: Tensor, bins: Tensor, num_cells: Tensor
-) -> Tensor:
-    """Multiply bins (M, C) with the transpose of the sparse matrix of pooling.
+def _entries(taps: _Taps) -> tuple[Tensor, Tensor]:
+    """List the cells each bin is read from and their weights, both (M, T)."""
+    import tensorflow as tf
 
-    The matrix takes float32 only: in parts, the copy of all bins is never whole.
+    found = [_cells_and_weights(taps, row, column) for row, column in taps.pairs]
+    cells, weights = (tf.stack(each, axis=-1) for each in zip(*found, strict=True))
+    shape = (-1, len(taps.pairs))
+    return tf.reshape(cells, shape), tf.reshape(weights, shape)
+
+
+def _in_parts(step: Callable[..., Any], num_bins: Tensor, state: Any) -> Any:
+    """Take (slice of bins, state) to the next state, over all bins."""
+    import tensorflow as tf
+
+    def take(first: Tensor, state: Any) -> tuple[Tensor, Any]:
+        part = slice(first, first + _BINS_OF_A_PART)
+        return first + _BINS_OF_A_PART, step(part, state)
+
+    return tf.while_loop(
+        lambda first, _: first < num_bins, take, (0, state), parallel_iterations=1
+    )[1]
+
+
+def _sparse_matrix(cells: Tensor, weights: Tensor, num_cells: Tensor) -> Tensor:
+    """Make the matrix of pooling, bins x cells.
 
     Args:
-        cells: (M, T) int32, the cells a bin was read from.
+        cells: (M, T) int32, the cells a bin is read from.
         weights: (M, T) float32, their weights.
-        bins: (M, C) gradients.
         num_cells: scalar int32.
 
     Returns:
-        (num_cells, C) float32.
+        A sparse matrix in TensorFlow's CSR form.
     """
     import tensorflow as tf
 
-    def product(first: Tensor) -> Tensor:
-        part = slice(first, first + _BINS_OF_A_PART)
-        columns = tf.cast(cells[part], tf.int64)
-        number, taps = (tf.shape(columns, tf.int64)[axis] for axis in range(2))
-        entries = [tf.repeat(tf.range(number), taps), tf.reshape(columns, [-1])]
-        matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-            indices=tf.stack(entries, axis=1),
-            values=tf.reshape(weights[part], [-1]),
-            dense_shape=tf.stack([number, tf.cast(num_cells, tf.int64)]),
-        )
-        return tf.raw_ops.SparseMatrixMatMul(
-            a=tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32),
-            b=tf.cast(bins[part], tf.float32),
-        )
-
-    _, total = tf.while_loop(
-        lambda first, total: first < tf.shape(bins)[0],
-        lambda first, total: (first + _BINS_OF_A_PART, total + product(first)),
-        (0, tf.zeros(tf.stack([num_cells, bins.shape[-1]]))),
-        parallel_iterations=1,
+    columns = tf.cast(cells, tf.int64)
+    number, taps = (tf.shape(columns, tf.int64)[axis] for axis in range(2))
+    entries = [tf.repeat(tf.range(number), taps), tf.reshape(columns, [-1])]
+    return tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.stack(entries, axis=1),
+        values=tf.reshape(weights, [-1]),
+        dense_shape=tf.stack([number, tf.cast(num_cells, tf.int64)]),
     )
-    return total
 
 
 def _crop_and_average(

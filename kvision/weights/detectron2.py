@@ -24,7 +24,12 @@ from kvision.weights.region_heads import (
     flattened_dense,
 )
 
-__all__ = ["is_spare", "places", "recognises", "renamed"]
+__all__ = ["LEFT_OUT", "is_spare", "places", "recognises", "renamed"]
+
+# Beginnings of names that need not be said to be left out, and whose they are.
+LEFT_OUT = {
+    "roi_heads.keypoint_": "a head for keypoints, which the model does not have"
+}
 
 _BODY = "backbone.bottom_up."
 _HEADS = "roi_heads."
@@ -67,10 +72,12 @@ def is_spare(name: str) -> bool:
         name: of the tensor.
 
     Returns:
-        Whether it is a counter of batches, or anchors and constants of images, which
-        here are arguments of the model.
+        Whether it is a counter of batches, anchors or constants of images, which here
+        are arguments of the model, or of `LEFT_OUT`.
     """
-    return name.endswith("num_batches_tracked") or bool(_SPARE.match(name))
+    if name.endswith("num_batches_tracked") or _SPARE.match(name):
+        return True
+    return name.startswith(tuple(LEFT_OUT))
 
 
 def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:

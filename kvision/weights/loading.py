@@ -1,6 +1,6 @@
 """`load`: a checkpoint of another project becomes the weights of a model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -102,6 +102,7 @@ def load(
         resized=_names(found.resized),
         fresh=tuple(place.variable.path for place in found.fresh),
         unused=(*found.left, *(n for n in _names(found.fresh) if n in checkpoint)),
+        remarks=tuple(_remarks(found.left, getattr(layout, "LEFT_OUT", {}))),
     )
 
 
@@ -206,6 +207,14 @@ def _check(faults: Mapping[str, list[str]], advice: str) -> None:
     said = [f"{len(of)} {kind}: {some(of)}" for kind, of in faults.items() if of]
     if said:
         raise CheckpointError(f"{'; '.join(said)}. Nothing was loaded. {advice}")
+
+
+def _remarks(left: Sequence[str], whose: Mapping[str, str]) -> Iterator[str]:
+    """Explain what was left out without having been named, by how its names begin."""
+    for beginning, owner in whose.items():
+        names = [name for name in left if name.startswith(beginning)]
+        if names:
+            yield f"unused: {len(names)} of {owner}: {some(names)}"
 
 
 def _names(places: Iterable[Place], but: Iterable[Place] = ()) -> tuple[str, ...]:

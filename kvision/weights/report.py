@@ -22,6 +22,7 @@ class Report:
         fresh: paths of the variables that keep their first values.
         unused: names of the tensors that the model has no place for, or a head of other
             classes.
+        remarks: whose some of them are, a sentence each.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class Report:
     resized: tuple[str, ...]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         from rich.console import Console
@@ -46,5 +48,5 @@ class Report:
             table.add_row(kind, str(len(names)), Text(first + more))
         console = Console(width=100)
         with console.capture() as text:
-            console.print(table)
+            console.print(table, *map(Text, self.remarks), sep="\n")
         return text.get().rstrip()

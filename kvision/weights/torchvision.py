@@ -24,7 +24,12 @@ from kvision.weights.region_heads import (
     flattened_dense,
 )
 
-__all__ = ["is_spare", "places", "recognises", "renamed"]
+__all__ = ["LEFT_OUT", "is_spare", "places", "recognises", "renamed"]
+
+# Beginnings of names that need not be said to be left out, and whose they are.
+LEFT_OUT = {
+    "roi_heads.keypoint_": "a head for keypoints, which the model does not have"
+}
 
 Array = np.ndarray
 
@@ -70,9 +75,12 @@ def is_spare(name: str) -> bool:
         name: of the tensor.
 
     Returns:
-        Whether it is a counter of batches or the classifier of a ResNet.
+        Whether it is a counter of batches, the classifier of a ResNet, or of
+        `LEFT_OUT`.
     """
-    return name.endswith("num_batches_tracked") or name in ("fc.weight", "fc.bias")
+    if name.endswith("num_batches_tracked") or name in ("fc.weight", "fc.bias"):
+        return True
+    return name.startswith(tuple(LEFT_OUT))
 
 
 def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:

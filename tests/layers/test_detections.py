@@ -52,6 +52,13 @@ def test_one_region_can_be_two_classes() -> None:
     assert_detections(got, [BOX, BOX, FAR], [0.5, 0.3, 0.06], [1, 0, 1])
 
 
+def test_best_class_only() -> None:
+    """And nothing where that is the background."""
+    scores = [[0.3, 0.5, 0.2], [0.4, 0.05, 0.55]]
+    got = select(scores, [BOX, FAR], best_class_only=True, xla=True)
+    assert_detections(got, [BOX], [0.5], [1])
+
+
 def test_each_class_has_its_own_box() -> None:
     deltas = np.zeros((1, 1, 2, 4), np.float32)
     deltas[0, 0, 0] = [10 * 0.5, 0, 0, 0]  # half a width to the right
@@ -136,6 +143,13 @@ def test_images_do_not_influence_each_other(num_classes: int) -> None:
         alone = layer(logits[rows], deltas[rows], proposals[rows], is_proposal[rows])
         for name, value in to_numpy(alone).items():
             np.testing.assert_allclose(together[name][i], value[0], atol=1e-4)
+
+
+def test_inclusive_boxes_become_pixels() -> None:
+    boxes = np.float32([[[0, 0, 200, 100], [0, 0, 0, 0], [0, 0, 0, 0]]])
+    pixels = layers.PixelBoxes(IMAGE_SIZE)(boxes, np.int32([[1, 0, -1]]))
+    expected = [[[0, 0, 200, 100], [0, 0, 1, 1], [0, 0, 0, 0]]]
+    np.testing.assert_allclose(to_numpy(pixels), expected, atol=1e-5)
 
 
 def test_masks_of_padding_are_zero() -> None:

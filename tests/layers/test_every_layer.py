@@ -113,6 +113,8 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
             "sizes": [[8.0, 12.0], [16.0]],
             "aspect_ratios": [0.6, 1.5],
             "rounded": False,
+            "strides": [5, 7],
+            "inclusive": True,
         },
         (maps("P", range(2, 4)),),
         {"always_float32": True},
@@ -125,6 +127,7 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
             "post_nms_top_k": 20,
             "nms_iou_threshold": 0.6,
             "min_size": 2.0,
+            "per_level": False,
         },
         (
             {"P2": normal(BATCH, 384), "P3": normal(BATCH, 96)},
@@ -178,9 +181,16 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
             "pre_nms_top_k": 50,
             "min_size": 2.0,
             "delta_weights": (9.0, 8.0, 4.0, 3.0),
+            "best_class_only": True,
         },
         (normal(BATCH, 24, 4), normal(BATCH, 24, 3, 4), PROPOSALS, IS_PROPOSAL),
         {"always_float32": True, "gradients_to": (0, 1)},
+    ),
+    (
+        layers.PixelBoxes,
+        {"image_size": IMAGE_SIZE},
+        (PROPOSALS[:, :4], np.tile(np.int32([2, 0, -1, -1]), (BATCH, 1))),
+        {"always_float32": True, "gradients_to": (0,)},
     ),
     (
         layers.MaskScores,

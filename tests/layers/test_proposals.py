@@ -58,6 +58,17 @@ def test_top_k_is_counted_for_each_level() -> None:
     np.testing.assert_allclose(kept, [BOX, FAR], atol=1e-4)
 
 
+def test_all_levels_as_one() -> None:
+    """The top k and the suppression know no levels."""
+    boxes = {"P2": [BOX, [0, 0, 5, 5]], "P3": [FAR, NEAR]}
+    logits = {"P2": [3, 1], "P3": [2, 2.5]}
+    arguments = {"pre_nms_top_k": 3, "nms_iou_threshold": 0.5}
+    apart, _ = select(boxes, logits, **arguments)
+    np.testing.assert_allclose(apart, [BOX, NEAR, FAR, [0, 0, 5, 5]], atol=1e-4)
+    together, _ = select(boxes, logits, per_level=False, **arguments)
+    np.testing.assert_allclose(together, [BOX, FAR], atol=1e-4)
+
+
 def test_boxes_are_clipped_and_small_ones_dropped() -> None:
     outside = [
         [-20, -30, 40, 20],

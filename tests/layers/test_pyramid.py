@@ -121,7 +121,26 @@ def test_rpn_shares_its_weights_between_levels() -> None:
     np.testing.assert_array_equal(logits["P2"], logits["P3"])
 
 
+def test_strides_of_anchors_and_inclusive_ones() -> None:
+    """Of P6 over 160 pixels: 53 pixels apart, or 64; without the last pixel."""
+    maps = {"P6": keras.ops.zeros((1, 3, 3, 2))}
+    for strides, step in ((None, 53), ((64,), 64)):
+        anchors = layers.Anchors((160, 160), (32,), (1.0,), strides=strides)
+        assert to_numpy(anchors(maps)["P6"])[1].tolist() == [
+            step - 16,
+            -16,
+            step + 16,
+            16,
+        ]
+    anchors = layers.Anchors((160, 160), (32,), (1.0,), strides=(64,), inclusive=True)
+    expected = np.array([48, -16, 79, 15]) * 160 / 159
+    np.testing.assert_allclose(to_numpy(anchors(maps)["P6"])[1], expected, rtol=1e-6)
+
+
 def test_number_of_anchor_sizes_must_fit() -> None:
     anchors = layers.Anchors((64, 64), (32, 64))
     with pytest.raises(ValueError, match=r"3 levels .*sizes=\[\[32\], \[64\]\]"):
         anchors({f"P{i}": keras.ops.zeros((1, 4, 4, 2)) for i in (2, 3, 4)})
+    anchors = layers.Anchors((64, 64), (32, 64), strides=(4, 8, 16))
+    with pytest.raises(ValueError, match=r"2 levels .*strides=\[4, 8, 16\]"):
+        anchors({f"P{i}": keras.ops.zeros((1, 4, 4, 2)) for i in (2, 3)})

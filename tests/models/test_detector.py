@@ -400,6 +400,8 @@ NOT_DEFAULT: dict[str, Any] = {
     ),
     "anchor_aspect_ratios": (0.4, 2.5),
     "anchor_rounded": False,
+    "anchor_strides": (3, 7, 15, 31, 63),
+    "inclusive_boxes": True,
     "recompute_backbone": True,
     "rpn_channels": 24,
     "rpn_num_convs": 2,
@@ -412,6 +414,7 @@ NOT_DEFAULT: dict[str, Any] = {
     "rpn_train_pre_nms_top_k": 60,
     "rpn_train_post_nms_top_k": 50,
     "rpn_nms_iou_threshold": 0.65,
+    "rpn_per_level": False,
     "rpn_loss_beta": 0.0,
     "roi_align_mode": "aligned",
     "roi_align_sampling_ratio": 1,
@@ -430,6 +433,7 @@ NOT_DEFAULT: dict[str, Any] = {
     "nms_iou_threshold": 0.4,
     "max_detections": 7,
     "detection_pre_nms_top_k": 25,
+    "best_class_only": True,
     "dtype": "mixed_bfloat16",
     "name": "mine",
 }
@@ -476,12 +480,18 @@ def test_builder_arguments_reach_the_layers() -> None:
     )
     expected = {
         "pyramid": {"channels": 16},
-        "anchors": {"aspect_ratios": [0.4, 2.5], "rounded": False},
+        "anchors": {
+            "aspect_ratios": [0.4, 2.5],
+            "rounded": False,
+            "strides": [3, 7, 15, 31, 63],
+            "inclusive": True,
+        },
         "rpn": {"num_anchors": 4, "channels": 24, "num_convs": 2},
         "proposals": {
             "pre_nms_top_k": 40,
             "post_nms_top_k": 30,
             "nms_iou_threshold": 0.65,
+            "per_level": False,
         },
         "box_roi_align": {
             "mode": "aligned",
@@ -498,7 +508,9 @@ def test_builder_arguments_reach_the_layers() -> None:
             "max_detections": 7,
             "pre_nms_top_k": 25,
             "delta_weights": (10.0, 10.0, 5.0, 5.0),
+            "best_class_only": True,
         },
+        "pixel_boxes": {"image_size": (64, 96)},
     }
     for name, values in expected.items():
         config = model.get_layer(name).get_config()
@@ -515,6 +527,7 @@ def test_builder_arguments_reach_the_layers() -> None:
             "pre_nms_top_k": 60,
             "post_nms_top_k": 50,
             "nms_iou_threshold": 0.65,
+            "per_level": False,
         },
         "roi_targets": {
             "num_samples": 24,
@@ -576,6 +589,33 @@ def test_every_trainable_weight_gets_a_gradient() -> None:
         if (w.numpy() == old).all()
     ]
     assert unmoved == []
+
+
+def test_ground_truth_is_inclusive_where_anchors_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A box of the whole image stays one, ends come nearer, padding stays padding."""
+    seen = []
+    match = kvision.layers.AnchorTargets.call
+
+    def spied(self: Any, anchors: Any, gt_boxes: Any, *args: Any) -> Any:
+        seen.append(to_numpy(gt_boxes))
+        return match(self, anchors, gt_boxes, *args)
+
+    monkeypatch.setattr(kvision.layers.AnchorTargets, "call", spied)
+    images, targets = blocks(1)
+    height, width = IMAGE_SIZE
+    targets["gt_boxes"] = np.float32([[[0, 0, width, height], [8, 8, 40, 24], [0] * 4]])
+    targets["gt_labels"] = np.int32([[0, 1, -1]])
+    targets["gt_masks"] = targets["gt_masks"][:, :3]
+    for inclusive_boxes in (False, True):
+        model = tiny_mask_rcnn(inclusive_boxes=inclusive_boxes)
+        losses = model._compute_losses(images, targets, np.int32(0), training=True)
+        assert all(np.isfinite(value) for value in losses.values())
+    x, y = width / (width - 1), height / (height - 1)
+    expected = [[0, 0, width, height], [8 * x, 8 * y, 39 * x, 23 * y], [0] * 4]
+    np.testing.assert_array_equal(seen[0], targets["gt_boxes"])
+    np.testing.assert_allclose(seen[1][0], expected, rtol=1e-6)
 
 
 def largest_step(model: Detector, optimizer: Any) -> float:

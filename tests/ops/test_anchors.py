@@ -45,6 +45,12 @@ def test_step_is_rounded_down(size: int, step: int) -> None:
     assert anchors[1, 1] - anchors[0, 1] == step
 
 
+def test_step_that_is_given() -> None:
+    anchors = level_anchors((13, 5), (800, 300), [512], [1.0], stride=64)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    np.testing.assert_array_equal(centres[[1, 5, -1]], [[64, 0], [0, 64], [256, 768]])
+
+
 def test_step_is_at_least_one_pixel() -> None:
     anchors = level_anchors((4, 4), (2, 2), [4], [1.0])
     assert len(np.unique(anchors, axis=0)) == 16

@@ -26,6 +26,16 @@ def test_xywh_by_hand() -> None:
     np.testing.assert_array_equal(to_numpy(box_ops.from_xywh(xywh)), boxes)
 
 
+# In an image of 10 x 20 pixels the last pixel of a row is number 19, which becomes 20.
+def test_inclusive_by_hand() -> None:
+    boxes = np.array([[0, 0, 20, 10], [0, 0, 1, 1], [19, 9, 20, 10]], np.float32)
+    inclusive = to_numpy(box_ops.to_inclusive(boxes, (10, 20)))
+    expected = [[0, 0, 20, 10], [0, 0, 0, 0], [20, 10, 20, 10]]
+    np.testing.assert_allclose(inclusive, expected, atol=1e-5)
+    again = to_numpy(box_ops.from_inclusive(inclusive, (10, 20)))
+    np.testing.assert_allclose(again, boxes, atol=1e-5)
+
+
 def test_area_counts_pixels_and_ignores_reversed_boxes() -> None:
     boxes = np.array([[0, 0, 2, 1], [3, 3, 3, 9], [5, 5, 1, 1], [5, 1, 1, 9]], "f4")
     np.testing.assert_array_equal(to_numpy(box_ops.area(boxes)), [2, 0, 0, 0])

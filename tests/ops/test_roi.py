@@ -84,7 +84,9 @@ def test_constant_map_gives_the_constant(pool: Callable, mode: str) -> None:
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize(("cells", "ratio"), [(7, 2), (2, 1), (3, 3), (1, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("cells", "ratio"), [(7, 2), (2, 1), (3, 3), (1, 1), (1, 2), (7, 0)]
+)
 def test_equals_the_slow_reference(
     pool: Callable, aligned: bool, cells: int, ratio: int
 ) -> None:
@@ -95,6 +97,51 @@ def test_equals_the_slow_reference(
         grid = features[2][IMAGES[i]]
         expected = reference.roi_align(grid, roi, 4.0, cells, ratio, aligned)
         np.testing.assert_allclose(pooled[i], expected, atol=2e-5, err_msg=f"{roi}")
+
+
+# Over the map, longer than it, beside it, of a fraction of a cell, of whole cells: bins
+# of up to 5 cells, or of 12 where the region is narrow.
+LARGE_ROIS = np.array(
+    [
+        [0, 0, 560, 420],
+        [-40, 16, 600, 60],
+        [30, -20, 50, 500],
+        [700, 0, 760, 300],
+        [90, 77, 90.3, 400],
+        [28, 56, 140, 280],
+        [28, 56, 84, 140],
+        [3, 9, 277, 411],
+    ],
+    np.float32,
+)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_as_many_samples_as_cells(pool: Callable, aligned: bool) -> None:
+    """Each region has its own number; detectron2's rule, which rounds it up."""
+    rng = np.random.default_rng(6)
+    features = {4: rng.uniform(-1, 1, (1, 30, 40, 2)).astype(np.float32)}
+    mode = "aligned" if aligned else "unaligned"
+    images = np.zeros(len(LARGE_ROIS), np.int32)
+    pooled = pool(features, LARGE_ROIS, images, (480, 640), 7, 0, mode)
+    fixed = pool(features, LARGE_ROIS, images, (480, 640), 7, 2, mode)
+    for i, roi in enumerate(LARGE_ROIS):
+        expected = reference.roi_align(features[4][0], roi, 16.0, 7, 0, aligned)
+        np.testing.assert_allclose(pooled[i], expected, atol=2e-5, err_msg=f"{roi}")
+    assert np.abs(pooled - fixed).max() > 0.1
+
+
+def test_too_large_regions_have_fewer_samples(pool: Callable) -> None:
+    """Bins of 18 and 25 cells; the mean of a ramp is in the middle all the same."""
+    column = np.arange(200, dtype=np.float32)
+    ramps = np.stack(np.broadcast_arrays(column[:, None], column[None]), axis=-1)
+    rois = np.array([[20, 40, 720, 544], [40, 40, 768, 80]], np.float32)
+    args = (rois, np.zeros(2, np.int32), (800, 800), 7, 0, "unaligned")
+    pooled = pool({2: ramps[None]}, *args)
+    for (x1, y1, x2, y2), bins in zip(rois / 4, pooled, strict=True):
+        middles = (np.arange(7) + 0.5) / 7
+        np.testing.assert_allclose(bins[:, 0, 0], y1 + middles * (y2 - y1), rtol=1e-5)
+        np.testing.assert_allclose(bins[0, :, 1], x1 + middles * (x2 - x1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("cells", [7, 2, 1])
@@ -112,8 +159,12 @@ def test_crop_and_resize_mode_equals_tensorflow(pool: Callable, cells: int) -> N
     np.testing.assert_allclose(pooled, to_numpy(expected), atol=2e-5)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_both_formulations_and_every_mode_agree(mode: str) -> None:
+# The three modes, and as many samples as cells.
+SAMPLINGS = [*((mode, 2) for mode in MODES), ("aligned", 0)]
+
+
+@pytest.mark.parametrize(("mode", "ratio"), SAMPLINGS)
+def test_both_formulations_and_every_mode_agree(mode: str, ratio: int) -> None:
     """Eager and graph take the fused kernel, XLA the gathers: values and gradients."""
     features = pyramid(range(2, 6))
     rng = np.random.default_rng(1)
@@ -121,14 +172,14 @@ def test_both_formulations_and_every_mode_agree(mode: str) -> None:
     rois = np.concatenate([corners.min(1), corners.max(1)], 1).astype("f4")
     rois = np.concatenate([rois, ROIS])
     images = (np.arange(len(rois)) % 2).astype(np.int32)
-    upstream = rng.uniform(-1, 1, (len(rois), 3, 3, 3)).astype(np.float32)
+    upstream = rng.uniform(-1, 1, (len(rois), 7, 7, 3)).astype(np.float32)
 
     def value_and_gradient(features: dict) -> tuple:
         with tf.GradientTape() as tape:
             tape.watch(features)
             pooled = multilevel_roi_align(
                 # small RoIs at a canonical size of 36 px fill all four levels
-                features, rois, images, IMAGE_SIZE, 3, 2, mode, canonical_size=36.0
+                features, rois, images, IMAGE_SIZE, 7, ratio, mode, canonical_size=36.0
             )  # fmt: skip
             total = tf.reduce_sum(pooled * upstream)
         return pooled, tape.gradient(total, features)
@@ -140,21 +191,22 @@ def test_both_formulations_and_every_mode_agree(mode: str) -> None:
         assert np.abs(gradient).max() > 0.1
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_formulation_for_tflite_is_equal(mode: str) -> None:
+@pytest.mark.parametrize(("mode", "ratio"), SAMPLINGS)
+def test_formulation_for_tflite_is_equal(mode: str, ratio: int) -> None:
+    features = pyramid(range(2, 6))
+
     def run() -> np.ndarray:
-        return to_numpy(
-            multilevel_roi_align(
-                pyramid(range(2, 6)), ROIS, IMAGES, IMAGE_SIZE, 5, mode=mode
-            )
+        pooled = multilevel_roi_align(
+            features, ROIS, IMAGES, IMAGE_SIZE, 7, ratio, mode
         )
+        return to_numpy(pooled)
 
     expected = run()
     with tflite_tracing():
         assert tracing_for_tflite()
         chained = run()
     assert not tracing_for_tflite()
-    np.testing.assert_allclose(chained, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(chained, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -203,29 +255,30 @@ def test_gradient_repeats_to_the_last_bit(pool: Callable) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("bins", [7, 2**14, 2**20])
-def test_gradient_in_parts_of_any_size(
-    bins: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("bins", "ratio"), [(7, 2), (2**14, 2), (2**20, 2), (2**6, 0)])
+def test_products_in_parts_of_any_size(
+    bins: int, ratio: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More parts than one, the last one shorter: equal to that of the gathers."""
+    """More parts than one, the last one shorter: equal to the gathers."""
     rng = np.random.default_rng(5)
     corners = rng.uniform(0, 128, (9, 2, 2))
     rois = np.concatenate([corners.min(1), corners.max(1)], 1).astype("f4")
     upstream = rng.normal(0.5, 1, (9, 7, 7, 3)).astype("f4")
     features = tf.constant(rng.normal(0, 1, (1, 32, 32, 3)).astype("f4"))
 
-    def gradient() -> tf.Tensor:
+    def value_and_gradient() -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(features)
             pooled = multilevel_roi_align(
-                {2: features}, rois, np.zeros(9, "i4"), (128, 128), 7
+                {2: features}, rois, np.zeros(9, "i4"), (128, 128), 7, ratio
             )
             loss = tf.reduce_sum(pooled * upstream)
-        return tape.gradient(loss, features)
+        return pooled, tape.gradient(loss, features)
 
     monkeypatch.setattr("kvision.ops.roi._BINS_OF_A_PART", bins)
-    by_gathers = tf.function(gradient, jit_compile=True)()
-    np.testing.assert_allclose(gradient(), by_gathers, atol=1e-5)
+    by_gathers = tf.function(value_and_gradient, jit_compile=True)()
+    for ours, theirs in zip(value_and_gradient(), by_gathers, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_gradient_is_summed_in_float32(pool: Callable) -> None:

@@ -2,8 +2,8 @@
 
 Source of the arithmetic: detectron2, modeling/backbone/resnet.py (BottleneckBlock with
 STRIDE_IN_1X1), fpn.py, anchor_generator.py, proposal_generator/proposal_utils.py,
-poolers.py, roi_heads/fast_rcnn.py and mask_head.py. ROIAlign has two by two samples a
-bin (POOLER_SAMPLING_RATIO 2).
+poolers.py, roi_heads/fast_rcnn.py and mask_head.py. ROIAlign has as many samples as a
+bin has cells (POOLER_SAMPLING_RATIO 0).
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,10 @@
 """matterport's Mask R-CNN in NumPy, on tensors with its names.
 
 Source of the arithmetic: matterport/Mask_RCNN, mrcnn/model.py: resnet_graph, MaskRCNN,
-build_rpn_model, PyramidROIAlign, fpn_classifier_graph, build_fpn_mask_graph,
-refine_detections_graph. Boxes here are (y1, x1, y2, x2), relative to the image.
+build_rpn_model, ProposalLayer, PyramidROIAlign, fpn_classifier_graph,
+build_fpn_mask_graph, refine_detections_graph; mrcnn/utils.py:
+generate_pyramid_anchors, norm_boxes, denorm_boxes. Boxes here are (y1, x1, y2, x2),
+relative to the image. The image fills the input: its window is all of it.
 """
 
 import math
@@ -38,10 +40,13 @@ RPN = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
 
 @dataclass(frozen=True)
 class Matterport:
-    """Tensors by "layer/variable"."""
+    """Tensors by "layer/variable", and the size of the images."""
 
     tensors: dict[str, Array]
+    image_size: tuple[int, int]
     depth: int = 50
+    pre_nms_limit: int = 6000
+    max_proposals: int = 1000
 
     def linear(self, x: Array, name: str, stride: int = 1, padding: int = 0) -> Array:
         kernel, bias = (self.tensors[f"{name}/{kind}"] for kind in ("kernel", "bias"))
@@ -94,9 +99,35 @@ class Matterport:
         deltas = self.linear(x, "rpn_bbox_pred").reshape(-1, 4)
         return softmax(logits)[:, 1], deltas * STD_DEV
 
-    def pooled(self, maps: Levels, rois: Array, cells: int, area: float) -> Array:
+    def anchors(self, grid: tuple[int, int], level: int) -> Array:
+        """One size, w / h of 0.5, 1 and 2, around the first pixel of each cell."""
+        boxes = []
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                for ratio in (0.5, 1.0, 2.0):
+                    height = 8 * 2**level / math.sqrt(ratio)
+                    width = 8 * 2**level * math.sqrt(ratio)
+                    y, x = row * 2**level, column * 2**level
+                    size = (height, width)
+                    low = (y - 0.5 * height, x - 0.5 * width)
+                    boxes.append([*low, *np.add(low, size)])
+        return relative(np.array(boxes), self.image_size)
+
+    def proposals(self, maps: Levels) -> Array:
+        """The best anchors of all levels, moved and suppressed together."""
+        levels = sorted(maps.items())
+        scores, deltas = (
+            np.concatenate(parts)
+            for parts in zip(*(self.rpn(x) for _, x in levels), strict=True)
+        )
+        anchors = np.concatenate([self.anchors(x.shape[:2], n) for n, x in levels])
+        best = np.argsort(-scores, kind="stable")[: self.pre_nms_limit]
+        boxes = np.clip(_moved(anchors[best], deltas[best]), 0, 1)
+        return boxes[suppressed(boxes, scores[best], 0.7, self.max_proposals)]
+
+    def pooled(self, maps: Levels, rois: Array, cells: int) -> Array:
         """Pool from the level to which the size of a region is rounded."""
-        found = []
+        found, area = [], float(np.prod(self.image_size))
         for roi in rois:
             height, width = roi[2:] - roi[:2]
             octaves = math.log2(math.sqrt(height * width) / (224 / math.sqrt(area)))
@@ -131,8 +162,22 @@ class Matterport:
         return np.stack(found)
 
 
-def detections(logits: Array, deltas: Array, rois: Array) -> tuple[Array, Array, Array]:
-    """Boxes, scores and labels: the best class of each region, if it is above 0.7."""
+def relative(boxes: Array, image_size: tuple[int, int]) -> Array:
+    """Pixels to relative boxes: the last pixel of the image is at 1."""
+    height, width = image_size
+    return (boxes - [0, 0, 1, 1]) / [height - 1, width - 1, height - 1, width - 1]
+
+
+def absolute(boxes: Array, image_size: tuple[int, int]) -> Array:
+    """Relative boxes to pixels, which are not rounded here."""
+    height, width = image_size
+    return boxes * [height - 1, width - 1, height - 1, width - 1] + [0, 0, 1, 1]
+
+
+def detections(
+    logits: Array, deltas: Array, rois: Array, min_confidence: float = 0.7
+) -> tuple[Array, Array, Array]:
+    """Boxes, scores and labels: the best class of each region, if it is confident."""
     scores = softmax(logits.astype(np.float64))
     labels = scores.argmax(1)
     rows = np.arange(len(rois))
@@ -140,7 +185,7 @@ def detections(logits: Array, deltas: Array, rois: Array) -> tuple[Array, Array,
     best = scores[rows, labels]
     kept: list[int] = []
     for label in set(labels) - {0}:
-        of_class = np.flatnonzero((labels == label) & (best >= 0.7))
+        of_class = np.flatnonzero((labels == label) & (best >= min_confidence))
         if len(of_class):
             chosen = suppressed(boxes[of_class], best[of_class], 0.3)
             kept += of_class[chosen].tolist()
@@ -205,8 +250,19 @@ def shapes(blocks: tuple[int, ...], num_classes: int) -> Shapes:
     return found
 
 
-# Standard deviation of kernels times sqrt(fan in); the rest has He's sqrt(2).
-GAIN = {"conv1/": 0.002, "fpn_c": 0.1, "fpn_p": 1.0, "res": 0.14, "rpn_bbox": 0.3}
+# Standard deviation of kernels times sqrt(fan in); the rest has He's sqrt(2). Proposals
+# come from several levels, and anchors of one suppress those of another.
+GAIN = {
+    "conv1/": 0.002,
+    "fpn_c": 0.1,
+    "fpn_p2": 1.0,
+    "fpn_p3": 1.2,
+    "fpn_p4": 1.6,
+    "fpn_p5": 2.5,
+    "res": 0.14,
+    "rpn_bbox": 1.8,
+    "mrcnn_class_logits": 11.0,  # classes that are sure of themselves
+}
 
 
 def weights_for(name: str, shape: tuple[int, ...]) -> Array:

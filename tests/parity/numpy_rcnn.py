@@ -71,19 +71,20 @@ def overlaps(box: Array, others: Array) -> Array:
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=1)
     areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
-    return shared / (np.prod(box[2:] - box[:2]) + areas - shared)
+    both = np.prod(box[2:] - box[:2]) + areas - shared
+    return shared / np.where(both > 0, both, 1)
 
 
-def suppressed(boxes: Array, scores: Array, threshold: float) -> list[int]:
-    """Greedy suppression: indices that stay, best first."""
-    order = list(np.argsort(-scores, kind="stable"))
-    kept = []
-    while order:
-        best = order.pop(0)
+def suppressed(
+    boxes: Array, scores: Array, threshold: float, limit: int | None = None
+) -> list[int]:
+    """Greedy suppression: indices that stay, best first, the first `limit` of them."""
+    order = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while len(order) and len(kept) != limit:
+        best, order = order[0], order[1:]
         kept.append(int(best))
-        if order:
-            overlap = overlaps(boxes[best], boxes[order])
-            order = [i for i, o in zip(order, overlap, strict=True) if o <= threshold]
+        order = order[overlaps(boxes[best], boxes[order]) <= threshold]
     return kept
 
 
@@ -103,10 +104,10 @@ def clipped(boxes: Array, image_size: tuple[int, int]) -> Array:
 def pooled(
     maps: dict[int, Array], rois: Array, levels: list[int], cells: int, aligned: bool
 ) -> Array:
-    """Pool every region from its level with two by two samples a bin."""
+    """Pool every region from its level with as many samples as a bin has cells."""
     return np.stack(
         [
-            roi_align(maps[level], roi, 2.0**level, cells, 2, aligned)
+            roi_align(maps[level], roi, 2.0**level, cells, 0, aligned)
             for roi, level in zip(rois, levels, strict=True)
         ]
     )

@@ -90,19 +90,23 @@ def torch_sample(grid: Array, y: float, x: float) -> Array:
 def roi_align(
     grid: Array, roi: Array, stride: float, cells: int, ratio: int, aligned: bool
 ) -> Array:
-    """Pool one region of one (h, w, C) map: (cells, cells, C)."""
+    """Pool one region of one (h, w, C) map: (cells, cells, C).
+
+    A ratio of 0 takes as many samples a bin as it has cells along each axis.
+    """
     x1, y1, x2, y2 = (float(v) / stride - (0.5 if aligned else 0.0) for v in roi)
     height, width = y2 - y1, x2 - x1
     if not aligned:
         height, width = max(height, 1.0), max(width, 1.0)
+    rows, columns = (ratio or max(1, math.ceil(n / cells)) for n in (height, width))
     pooled = np.zeros((cells, cells, grid.shape[2]))
     for i in range(cells):
         for j in range(cells):
-            for k in range(ratio):
-                for m in range(ratio):
-                    y = y1 + (i + (k + 0.5) / ratio) * height / cells
-                    x = x1 + (j + (m + 0.5) / ratio) * width / cells
-                    pooled[i, j] += torch_sample(grid, y, x) / ratio**2
+            for k in range(rows):
+                for m in range(columns):
+                    y = y1 + (i + (k + 0.5) / rows) * height / cells
+                    x = x1 + (j + (m + 0.5) / columns) * width / cells
+                    pooled[i, j] += torch_sample(grid, y, x) / (rows * columns)
     return pooled
 
 

@@ -23,7 +23,7 @@ from tests.parity.compare import (
 from tests.parity.numpy_detectron2 import BLOCKS, Detectron2
 from tests.parity.seeded import images_for
 
-IMAGE_SIZE = (128, 192)
+IMAGE_SIZE = (160, 224)  # 64 divides neither
 NUM_CLASSES = 5
 NUM_MASKS = 6
 MAX_PROPOSALS = 300
@@ -113,6 +113,9 @@ def test_rpn_and_proposals(run: Run) -> None:
     for level, values in run.maps.items():
         theirs = run.reference.anchors(values.shape[:2], level)
         assert_boxes_equal(to_numpy(anchors[f"P{level}"]), theirs, f"P{level} anchors")
+    # torchvision's are elsewhere.
+    fractions = kvision.layers.Anchors(IMAGE_SIZE, rounded=False)(maps)
+    assert np.abs(to_numpy(fractions["P6"]) - to_numpy(anchors["P6"])).max() > 10
     proposals, is_proposal = run.model.get_layer("proposals")(logits, deltas, anchors)
     ours = to_numpy(proposals)[0][to_numpy(is_proposal)[0]]
     assert len(ours) == len(run.proposals) >= 200
@@ -132,16 +135,33 @@ def test_box_head_on_given_rois(run: Run) -> None:
     assert_equal(to_numpy(deltas)[0], run.deltas[:100], "box deltas")
 
 
-def test_detections_from_image_to_masks(run: Run) -> None:
+def detected(run: Run) -> dict[str, np.ndarray]:
+    """What the reference makes of the image."""
     found = run.reference.detections(run.logits, run.deltas, run.proposals)
-    theirs = dict(zip(("boxes", "scores", "labels"), found, strict=True))
-    number = run.ours["num_detections"][0]
-    ours = {name: run.ours[name][0, :number] for name in theirs}
+    return dict(zip(("boxes", "scores", "labels"), found, strict=True))
+
+
+def of_image(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    number = outputs["num_detections"][0]
+    return {name: outputs[name][0, :number] for name in ("boxes", "scores", "labels")}
+
+
+def test_detections_from_image_to_masks(run: Run) -> None:
+    theirs, ours = detected(run), of_image(run.ours)
     assert len(set(theirs["labels"])) >= 4
     assert_detections_matched(ours, theirs, "detections")
     boxes, labels = ours["boxes"][:NUM_MASKS], ours["labels"][:NUM_MASKS]
     masks = run.reference.masks(run.maps, boxes, labels)
     assert_equal(run.ours["masks"][0, :NUM_MASKS], masks, "masks")
+
+
+def test_samples_of_a_bin_show(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two by two of them in every region are not equal."""
+    align = run.model.get_layer("box_roi_align")
+    monkeypatch.setattr(align, "sampling_ratio", 2)
+    ours = of_image(to_numpy(run.model(run.image[None])))
+    with pytest.raises(AssertionError):
+        assert_detections_matched(ours, detected(run), "two by two samples")
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,20 @@ from kvision.models.rcnn_conventions import MATTERPORT
 from kvision.weights import matterport
 from tests.ops.modes import to_numpy
 from tests.parity import numpy_matterport
-from tests.parity.compare import assert_boxes_equal, assert_equal
+from tests.parity.compare import (
+    BOX_TOLERANCE,
+    assert_boxes_equal,
+    assert_detections_matched,
+    assert_equal,
+)
 from tests.parity.numpy_matterport import BLOCKS, RPN, Matterport
 from tests.parity.seeded import images_for, uniform
 
-IMAGE_SIZE = (128, 192)
-AREA = float(IMAGE_SIZE[0] * IMAGE_SIZE[1])
+IMAGE_SIZE = (192, 256)
 NUM_CLASSES = 5
+NUM_MASKS = 6
+# Fewer than there are (6000, 1000), so that they matter in a small image.
+PRE_NMS_LIMIT, MAX_PROPOSALS = 1000, 600
 SCALE = np.array([*IMAGE_SIZE, *IMAGE_SIZE])  # of (y, x, y, x)
 XYXY = [1, 0, 3, 2]
 
@@ -36,12 +43,21 @@ class Run:
     stages: dict[int, np.ndarray]
     maps: dict[int, np.ndarray]
     rois: np.ndarray  # (y1, x1, y2, x2), relative
+    proposals: np.ndarray  # the same
+    logits: np.ndarray
+    deltas: np.ndarray
+    ours: dict[str, Any]
+
+    @property
+    def all_maps(self) -> dict[str, np.ndarray]:
+        return {f"P{level}": values[None] for level, values in self.maps.items()}
 
     @property
     def pooled_maps(self) -> dict[str, np.ndarray]:
         return {f"P{level}": self.maps[level][None] for level in (2, 3, 4, 5)}
 
-    def in_pixels(self, boxes: np.ndarray) -> np.ndarray:
+    def inside(self, boxes: np.ndarray) -> np.ndarray:
+        """Relative boxes as our layers have them: `to_inclusive` of pixels."""
         return (boxes * SCALE)[:, XYXY].astype(np.float32)
 
 
@@ -71,21 +87,35 @@ def regions(count: int) -> np.ndarray:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     shapes = numpy_matterport.shapes(BLOCKS[50], NUM_CLASSES)
     tensors = {n: numpy_matterport.weights_for(n, s) for n, s in shapes.items()}
+    image = images_for(1, IMAGE_SIZE)[0]
+    reference = Matterport(
+        tensors,
+        IMAGE_SIZE,
+        pre_nms_limit=PRE_NMS_LIMIT,
+        max_proposals=MAX_PROPOSALS,
+    )
+    stages = reference.backbone(image)
+    maps = reference.pyramid(stages)
+    proposals = reference.proposals(maps)
+    logits, deltas = reference.box_head(reference.pooled(maps, proposals, 7))
+    # Centred, so that every class is detected.
+    tensors["mrcnn_class_logits/bias"] -= logits.mean(0)
+    logits -= logits.mean(0)
     path = tmp_path_factory.mktemp("matterport") / "mask_rcnn.h5"
     write(path, tensors)
     model = kvision.models.mask_rcnn(
         class_names=[f"class {i}" for i in range(NUM_CLASSES)],
         image_size=IMAGE_SIZE,
-        **MATTERPORT,
+        rpn_post_nms_top_k=MAX_PROPOSALS,
+        **{**MATTERPORT, "rpn_pre_nms_top_k": PRE_NMS_LIMIT},
     )
     report = kvision.weights.load(model, path)
     assert report.source == "matterport"
     assert set(report.matched) == set(map(name_in_the_file, tensors))
     assert report.fresh == report.resized == report.unused == ()
-    image = images_for(1, IMAGE_SIZE)[0]
-    reference = Matterport(tensors)
-    stages = reference.backbone(image)
-    return Run(reference, model, image, stages, reference.pyramid(stages), regions(60))
+    ours = to_numpy(model(image[None]))
+    found = (stages, maps, regions(60), proposals, logits, deltas)
+    return Run(reference, model, image, *found, ours)
 
 
 def backbone_of(model: keras.Model) -> keras.Model:
@@ -138,8 +168,7 @@ def test_each_difference_of_the_backbone_shows(run: Run, changed: dict) -> None:
 
 
 def test_rpn(run: Run) -> None:
-    maps = {f"P{level}": values[None] for level, values in run.maps.items()}
-    logits, deltas = run.model.get_layer("rpn")(maps)
+    logits, deltas = run.model.get_layer("rpn")(run.all_maps)
     for level, values in run.maps.items():
         scores, theirs = run.reference.rpn(values)
         ours = to_numpy(keras.ops.sigmoid(logits[f"P{level}"]))[0]
@@ -149,28 +178,32 @@ def test_rpn(run: Run) -> None:
         assert_equal(ours, theirs[:, XYXY], f"P{level} deltas")
 
 
-def test_tall_anchors_come_first(run: Run) -> None:
-    anchors = to_numpy(run.model.get_layer("anchors")(run.pooled_maps | p6(run)))
-    root = math.sqrt(0.5)
-    for level in (2, 6):
-        side = 8 * 2**level
-        sizes = anchors[f"P{level}"][:3, 2:] - anchors[f"P{level}"][:3, :2]
-        expected = [
-            [side * root, side / root],
-            [side, side],
-            [side / root, side * root],
-        ]
-        assert_boxes_equal(sizes, expected, f"P{level} widths and heights")
+def test_anchors(run: Run) -> None:
+    """The tall ones come first, and all end at the index of their last pixel."""
+    anchors = run.model.get_layer("anchors")(run.all_maps)
+    for level, values in run.maps.items():
+        theirs = run.reference.anchors(values.shape[:2], level)
+        ours = to_numpy(anchors[f"P{level}"])
+        assert_boxes_equal(ours, run.inside(theirs), f"P{level} anchors")
 
 
-def p6(run: Run) -> dict[str, Any]:
-    return {"P6": run.maps[6][None]}
+def test_proposals(run: Run) -> None:
+    """One suppression for the best anchors of all levels."""
+    anchors = run.model.get_layer("anchors")(run.all_maps)
+    rpn = run.model.get_layer("rpn")(run.all_maps)
+    found, is_proposal = to_numpy(run.model.get_layer("proposals")(*rpn, anchors))
+    ours, theirs = found[0][is_proposal[0]], run.inside(run.proposals)
+    assert 300 <= len(ours) == len(theirs) < MAX_PROPOSALS
+    distance = np.abs(ours[:, None] - theirs[None]).max(-1)
+    missing = (distance.min(0) > BOX_TOLERANCE).mean()
+    print(f"{missing:.1%} of {len(ours)} proposals missing")
+    assert missing <= 0.01
 
 
 def test_box_head(run: Run) -> None:
-    rois = run.in_pixels(run.rois)
+    rois = run.inside(run.rois)
     pooled = run.model.get_layer("box_roi_align")(run.pooled_maps, rois[None])
-    theirs = run.reference.pooled(run.maps, run.rois, 7, AREA)
+    theirs = run.reference.pooled(run.maps, run.rois, 7)
     assert_equal(to_numpy(pooled)[0], theirs, "regions")
     logits, deltas = run.model.get_layer("box_head")(pooled)
     expected = run.reference.box_head(theirs)
@@ -180,9 +213,9 @@ def test_box_head(run: Run) -> None:
 
 
 def test_masks(run: Run) -> None:
-    rois, count = run.in_pixels(run.rois[:4]), 4
+    rois, count = run.inside(run.rois[:4]), 4
     pooled = run.model.get_layer("mask_roi_align")(run.pooled_maps, rois[None])
-    theirs = run.reference.masks(run.reference.pooled(run.maps, run.rois[:4], 14, AREA))
+    theirs = run.reference.masks(run.reference.pooled(run.maps, run.rois[:4], 14))
     for label in range(NUM_CLASSES):
         labels = np.full((1, count), label, np.int32)
         logits = run.model.get_layer("mask_head")(pooled, labels)
@@ -190,19 +223,25 @@ def test_masks(run: Run) -> None:
         assert_equal(ours, theirs[..., label + 1], f"masks of class {label}")
 
 
-def test_detections_of_given_head_outputs(run: Run) -> None:
-    """The best class of a region is the only one that can be above one half."""
+@pytest.mark.parametrize("min_confidence", [0.7, 0.25])
+def test_detections_of_given_head_outputs(run: Run, min_confidence: float) -> None:
+    """Below one half a second class could be confident too; it is never detected."""
     count = 300
     rois = regions(count)
     logits = uniform("logits", (count, NUM_CLASSES + 1), -6, 6)
     deltas = uniform("deltas", (count, NUM_CLASSES + 1, 4), -1, 1)
-    boxes, scores, labels = numpy_matterport.detections(logits, deltas, rois)
+    boxes, scores, labels = numpy_matterport.detections(
+        logits, deltas, rois, min_confidence
+    )
     assert len(scores) >= 50
+    select = kvision.layers.DetectionSelection(
+        IMAGE_SIZE, min_confidence, 0.3, best_class_only=True
+    )
     found = to_numpy(
-        run.model.get_layer("detections")(
+        select(
             np.roll(logits, -1, 1)[None],
             deltas[None, :, 1:, XYXY],
-            run.in_pixels(rois)[None],
+            run.inside(rois)[None],
             np.ones((1, count), bool),
         )
     )
@@ -210,5 +249,53 @@ def test_detections_of_given_head_outputs(run: Run) -> None:
     assert number == len(scores)
     assert_equal(found["scores"][0, :number], scores, "scores")
     np.testing.assert_array_equal(found["labels"][0, :number], labels - 1)
-    expected = run.in_pixels(boxes)
+    expected = run.inside(boxes)
     assert_boxes_equal(found["boxes"][0, :number], expected, "boxes")
+
+
+def detected(run: Run) -> dict[str, np.ndarray]:
+    """What the reference makes of the image; boxes (x1, y1, x2, y2) in pixels."""
+    boxes, scores, labels = numpy_matterport.detections(
+        run.logits, run.deltas, run.proposals
+    )
+    boxes = numpy_matterport.absolute(boxes, IMAGE_SIZE)[:, XYXY]
+    return {"boxes": boxes, "scores": scores, "labels": labels - 1}
+
+
+def of_image(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    number = outputs["num_detections"][0]
+    return {name: outputs[name][0, :number] for name in ("boxes", "scores", "labels")}
+
+
+def test_detections_from_image_to_masks(run: Run) -> None:
+    theirs = detected(run)
+    assert len(set(theirs["labels"])) >= 4
+    assert_detections_matched(of_image(run.ours), theirs, "detections", 0.7)
+    padding = run.ours["labels"][0] < 0
+    assert not run.ours["boxes"][0][padding].any()
+    boxes = theirs["boxes"][:NUM_MASKS]
+    assert_boxes_equal(run.ours["boxes"][0, :NUM_MASKS], boxes, "first boxes")
+    rois = numpy_matterport.relative(boxes[:, XYXY], IMAGE_SIZE)
+    masks = run.reference.masks(run.reference.pooled(run.maps, rois, 14))
+    rows, labels = np.arange(NUM_MASKS), theirs["labels"][:NUM_MASKS] + 1
+    assert_equal(run.ours["masks"][0, :NUM_MASKS], masks[rows, ..., labels], "masks")
+
+
+@pytest.mark.parametrize(
+    ("layer", "attribute", "value"),
+    [
+        ("anchors", "inclusive", False),
+        ("proposals", "per_level", True),
+        ("box_roi_align", "canonical_size", 224.0),
+        ("box_roi_align", "mode", "unaligned"),
+        ("detections", "nms_iou_threshold", 0.5),
+    ],
+)
+def test_each_difference_of_the_detections_shows(
+    run: Run, layer: str, attribute: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the comparison would not notice a wrong convention."""
+    monkeypatch.setattr(run.model.get_layer(layer), attribute, value)
+    ours = of_image(to_numpy(run.model(run.image[None])))
+    with pytest.raises(AssertionError):
+        assert_detections_matched(ours, detected(run), attribute, 0.7)

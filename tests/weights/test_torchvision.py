@@ -34,6 +34,9 @@ def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
     return state_dict_shapes(section(golden("names"), f"{name}/state_dict"))
 
 
+KEYPOINT_SHAPES = shapes_of("keypointrcnn_resnet50_fpn")
+
+
 def build(name: str) -> keras.Model:
     builder, arguments, _ = DETECTORS[name]
     return builder("resnet50", class_names=COCO_SLOTS, image_size=(64, 64), **arguments)
@@ -81,8 +84,29 @@ def test_names_of_a_keypoint_head() -> None:
     head = SimpleNamespace(name="keypoint_head", convs=convs, scores=scores)
     model = kvision.models.faster_rcnn(class_names=["person"], image_size=(64, 64))
     layers = SimpleNamespace(layers=[*model.layers, head])
-    shapes = shapes_of("keypointrcnn_resnet50_fpn")
-    assert named(places_of(layers)) == needed(shapes)
+    assert named(places_of(layers)) == without_counters(KEYPOINT_SHAPES)
+
+
+def without_counters(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {k: s for k, s in shapes.items() if not k.endswith("num_batches_tracked")}
+
+
+def test_a_keypoint_head_is_left_out_and_the_report_says_so(tmp_path: Path) -> None:
+    """The model finds people; one with such a head would take it."""
+    path = tmp_path / "keypointrcnn.safetensors"
+    save_file({k: np.full(s, 0.01, "f4") for k, s in KEYPOINT_SHAPES.items()}, path)
+    model = kvision.models.faster_rcnn(class_names=["person"], image_size=(64, 64))
+    report = kvision.weights.load(model, path)
+    assert len(report.matched) == 295
+    assert report.fresh == report.resized == ()
+    keypoints = {n for n in KEYPOINT_SHAPES if n.startswith("roi_heads.keypoint_")}
+    assert len(keypoints) == 18
+    counters = set(KEYPOINT_SHAPES) - set(without_counters(KEYPOINT_SHAPES))
+    assert set(report.unused) == keypoints | counters
+    (remark,) = report.remarks
+    assert remark.startswith("unused: 18 of a head for keypoints, which the model does")
+    assert "roi_heads.keypoint_head.0.bias" in remark
+    assert "18 of a head for keypoints" in repr(report)
 
 
 def name_of_2019(name: str) -> str:
@@ -123,6 +147,7 @@ def test_background_comes_last(checkpoint: Path) -> None:
     report = kvision.weights.load(model, checkpoint)
     assert len(report.matched) == 307
     assert len(report.unused) == 53
+    assert report.remarks == ()
     head = model.get_layer("box_head")
     assert to_numpy(head.classes.bias).tolist() == [*range(1, 91), 0]
     assert to_numpy(head.classes.kernel)[7].tolist() == [*range(1, 91), 0]
