@@ -1,5 +1,6 @@
 """`load`: a checkpoint of another project becomes the weights of a model."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,9 @@ __all__ = ["load"]
 
 # Of a name in a layout, the file's own name, which is what users are told.
 Names = Mapping[str, str]
+
+# As Transformers names the files of a large model: "model-00001-of-00002.safetensors".
+_PART = re.compile(r"-\d+-of-\d+\.")
 
 # At most one of them recognises a checkpoint.
 _LAYOUTS: dict[str, ModuleType] = {
@@ -195,6 +199,8 @@ def _advice(source: str, checkpoint: Checkpoint) -> str:
     own = _recognised(checkpoint)
     if own not in (source, None):
         return f"The names in the file are those of source={own!r}"
+    if _PART.search(checkpoint.path.name):
+        return "It is one of several parts: pass the index of all, *.index.json"
     return (
         "Build the model with the checkpoint's variant and arguments, or name in "
         "unused= what it may leave out"
