@@ -51,6 +51,7 @@ def load(
     path: "str | Path",
     source: str = "auto",
     *,
+    part: str | None = None,
     unused: Sequence[str] = (),
     adapt_channels: bool = False,
 ) -> Report:
@@ -71,6 +72,8 @@ def load(
         source: whose names it has: "timm" (Meta's DeiT and DynamicViT too),
             "dinov2", "hugging_face", "google", "torchvision", "detectron2",
             "matterport" or "kvision"; "auto" finds out.
+        part: of a file with several dicts of tensors, such as "teacher" or "model_ema",
+            the key of the one to take; see `kvision.weights.read_checkpoint`.
         unused: how the names in the file begin of tensors that the model may leave out.
         adapt_channels: whether the first convolution may be brought to a model for
             images of other channels (`kvision.weights.channels`).
@@ -83,7 +86,7 @@ def load(
             and variables do not correspond; a `ValueError`.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, part)
     source = _source(source, checkpoint)
     layout = _LAYOUTS[source]
     places = _places(model, layout, checkpoint, adapt_channels)

@@ -357,6 +357,20 @@ def test_the_weights_among_the_rest_of_a_training(
     assert sorted(report.matched) == sorted(tensors)
 
 
+def test_one_of_several_dicts(tensors: Tensors, tmp_path: Path) -> None:
+    path = tmp_path / "dino.pth"
+    other = {name: x + 1 for name, x in tensors.items()}
+    path.write_bytes(pickle.dumps({"student": other, "teacher": tensors}))
+    model = small_vit()
+    with pytest.raises(CheckpointError, match=r"'student', 'teacher'\. Pass part="):
+        load_nothing(model, path)
+    kv.weights.load(model, path, part="teacher")
+    found = model.get_layer("norm").gamma
+    np.testing.assert_array_equal(found, tensors["norm.weight"])
+    with pytest.raises(CheckpointError, match=r"no parts, remove part='model'"):
+        load_nothing(model, write(tmp_path, tensors), part="model")
+
+
 def test_two_names_of_one_tensor(tmp_path: Path) -> None:
     model = small_vit(layer_scale=0.1)
     tensors = {**tensors_of(model), "blocks.0.gamma_1": np.ones(32, np.float32)}
