@@ -483,6 +483,11 @@ def export(**options: Any) -> None:
     help="Whose checkpoint it is: timm, hugging_face, google, ...",
 )
 @click.option(
+    "--part",
+    metavar="NAME",
+    help="Of a file with several dicts of tensors the one to take, such as model_ema.",
+)
+@click.option(
     "--unused",
     multiple=True,
     metavar="NAME",

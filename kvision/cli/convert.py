@@ -24,6 +24,7 @@ def run(
     image_size: tuple[int, int] | None,
     settings: Sequence[str],
     source: str,
+    part: str | None,
     unused: Sequence[str],
     adapt_channels: bool,
     output: Path,
@@ -37,6 +38,7 @@ def run(
         image_size: (height, width) of the input in pixels; None for the default.
         settings: other arguments as KEY=VALUE.
         source: see `kvision.weights.load`.
+        part: see `kvision.weights.load`.
         unused: see `kvision.weights.load`.
         adapt_channels: see `kvision.weights.load`.
         output: `.keras` file for the model, `.safetensors` for its weights alone.
@@ -59,7 +61,12 @@ def run(
         arguments["image_size"] = image_size
     built = _build(model, arguments)
     report = load(
-        built, checkpoint, source, unused=unused, adapt_channels=adapt_channels
+        built,
+        checkpoint,
+        source,
+        part=part,
+        unused=unused,
+        adapt_channels=adapt_channels,
     )
     print(report)
     output.parent.mkdir(parents=True, exist_ok=True)

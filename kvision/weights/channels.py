@@ -30,25 +30,30 @@ def with_channels(place: Place, shapes: Mapping[str, Shape]) -> Place:
     """
     axis = place.channels_axis
     found = shapes.get(place.names[0])
-    (wanted,) = place.shapes[:1]
+    wanted = place.shapes[0]
     if axis is None or found is None or len(found) != len(wanted):
         return place
     if found[axis] == wanted[axis]:
         return place
-    expected = (*wanted[:axis], found[axis], *wanted[axis + 1 :])
+    channels = wanted[axis]
 
-    def after(convert: Convert) -> Convert:
-        return lambda kernel: convert(_brought(kernel, axis, wanted[axis]))
+    def convert(kernel: Array) -> Array:
+        # As the layer has them, in the order of images: in a file they may be BGR.
+        return _brought(place.convert(kernel), -2, channels)
+
+    def before(resize: Convert) -> Convert:
+        return lambda kernel: resize(_brought(kernel, axis, channels))
 
     return replace(
         place,
-        shapes=(expected,),
-        convert=after(place.convert),
-        resize=place.resize and after(place.resize),
+        shapes=((*wanted[:axis], found[axis], *wanted[axis + 1 :]),),
+        convert=convert,
+        resize=place.resize and before(place.resize),
     )
 
 
 def _brought(kernel: Array, axis: int, channels: int) -> Array:
+    kernel = kernel.astype(np.float32)  # or halves would add up to halves
     if channels == 1:
         return kernel.sum(axis, keepdims=True)
     old = kernel.shape[axis]

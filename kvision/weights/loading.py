@@ -1,5 +1,6 @@
 """`load`: a checkpoint of another project becomes the weights of a model."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ __all__ = ["load"]
 # Of a name in a layout, the file's own name, which is what users are told.
 Names = Mapping[str, str]
 
+# As Transformers names the files of a large model: "model-00001-of-00002.safetensors".
+_PART = re.compile(r"-\d+-of-\d+\.")
+
 # At most one of them recognises a checkpoint.
 _LAYOUTS: dict[str, ModuleType] = {
     "timm": timm,
@@ -47,6 +51,7 @@ def load(
     path: "str | Path",
     source: str = "auto",
     *,
+    part: str | None = None,
     unused: Sequence[str] = (),
     adapt_channels: bool = False,
 ) -> Report:
@@ -67,6 +72,8 @@ def load(
         source: whose names it has: "timm" (Meta's DeiT and DynamicViT too),
             "dinov2", "hugging_face", "google", "torchvision", "detectron2",
             "matterport" or "kvision"; "auto" finds out.
+        part: of a file with several dicts of tensors, such as "teacher" or "model_ema",
+            the key of the one to take; see `kvision.weights.read_checkpoint`.
         unused: how the names in the file begin of tensors that the model may leave out.
         adapt_channels: whether the first convolution may be brought to a model for
             images of other channels (`kvision.weights.channels`).
@@ -79,7 +86,7 @@ def load(
             and variables do not correspond; a `ValueError`.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, part)
     source = _source(source, checkpoint)
     layout = _LAYOUTS[source]
     places = _places(model, layout, checkpoint, adapt_channels)
@@ -196,6 +203,8 @@ def _advice(source: str, checkpoint: Checkpoint) -> str:
     own = _recognised(checkpoint)
     if own not in (source, None):
         return f"The names in the file are those of source={own!r}"
+    if _PART.search(checkpoint.path.name):
+        return "It is one of several parts: pass the index of all, *.index.json"
     return (
         "Build the model with the checkpoint's variant and arguments, or name in "
         "unused= what it may leave out"

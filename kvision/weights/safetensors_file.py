@@ -83,7 +83,7 @@ def read_shards(source: ByteFile) -> Contents:
         if not isinstance(shard, str) or PurePath(shard).name != shard:
             raise CheckpointError(f"{shown(str(shard))!r} is no file beside the index")
         if shard not in shards:
-            with naming(shard):
+            with naming(shown(shard)):
                 shards[shard] = _shard(source.path.with_name(shard))
         if name not in shards[shard].tensors:
             raise CheckpointError(
@@ -150,6 +150,11 @@ def _weight_map(source: ByteFile) -> dict[str, Any]:
 
 
 def _shard(path: Path) -> Contents:
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            "of split models only safetensors are read. Save the model in one file, "
+            "or as safetensors"
+        )
     if not path.is_file():
         raise CheckpointError("this part of the model is missing, put it there")
     return read_safetensors(ByteFile(path))

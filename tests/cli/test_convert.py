@@ -1,6 +1,7 @@
 """`kvision convert`: from a checkpoint of timm to files of ours."""
 
 import json
+import pickle
 from pathlib import Path
 
 import keras
@@ -35,7 +36,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Mode
 
 
 def convert(path: Path, output: Path, *settings: str, model: str = "vit") -> dict:
-    return run(path, model, "Lite-2/8", (32, 32), settings, "auto", (), False, output)
+    variant, size = "Lite-2/8", (32, 32)
+    return run(path, model, variant, size, settings, "auto", None, (), False, output)
 
 
 def test_to_a_model(expected: tuple[Path, keras.Model], tmp_path: Path) -> None:
@@ -51,9 +53,13 @@ def test_to_a_model(expected: tuple[Path, keras.Model], tmp_path: Path) -> None:
 
 
 def test_to_weights(expected: tuple[Path, keras.Model], tmp_path: Path) -> None:
-    path, model = expected
-    output = tmp_path / "vit.safetensors"
+    model = expected[1]
+    path, output = tmp_path / "dino.pth", tmp_path / "vit.safetensors"
+    tensors = tensors_of(model)
+    others = {name: x + 1 for name, x in tensors.items()}
+    path.write_bytes(pickle.dumps({"student": others, "teacher": tensors}))
     arguments = ["convert", str(path), *ARGUMENTS, "--model", "vit", "--json"]
+    arguments += ["--part", "teacher"]
     arguments += ["--variant", "Lite-2/8", "--image-size", "32"]
     result = CliRunner().invoke(kvision_cli.cli, [*arguments, "--output", str(output)])
     assert result.exit_code == 0, result.output
@@ -85,7 +91,7 @@ def test_a_preset_names_a_model(tmp_path: Path) -> None:
     model = kv.create(name, weights=None, num_classes=3, image_size=(32, 32))
     path = write(tmp_path, tensors_of(model))
     output = tmp_path / "vit.keras"
-    found = run(path, name, None, (32, 32), settings, "auto", (), False, output)
+    found = run(path, name, None, (32, 32), settings, "auto", None, (), False, output)
     assert found["fresh"] + found["unused"] == ()
     loaded = keras.models.load_model(output)
     kernel = loaded.get_layer("block_0").attention.qkv.kernel
@@ -97,4 +103,4 @@ def test_a_preset_names_a_model(tmp_path: Path) -> None:
 def test_an_argument_that_is_missing(tmp_path: Path) -> None:
     output = tmp_path / "mask_rcnn.keras"
     with pytest.raises(ValueError, match=r"'class_names'. Arguments are given as KEY="):
-        run(output, "mask_rcnn", None, None, (), "auto", (), False, output)
+        run(output, "mask_rcnn", None, None, (), "auto", None, (), False, output)

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -14,8 +15,9 @@ import pytest
 
 import kvision as kv
 from kvision.ops.resampling import resize_patch_kernel
-from kvision.weights import CheckpointError, loading
+from kvision.weights import CheckpointError, detectron2, loading
 from kvision.weights.assigning import assign
+from kvision.weights.channels import with_channels
 from tests.ops.modes import to_numpy
 from tests.parity.seeded import images_for
 from tests.weights.timm_file import (
@@ -146,6 +148,19 @@ def test_other_channels_on_request(
     repeated = original[:, :, np.arange(channels) % 3] * 3 / channels
     expected = original.sum(2, keepdims=True) if channels == 1 else repeated
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_other_channels_of_a_kernel_for_bgr(channels: int) -> None:
+    """The order of a model's images counts, not that of detectron2's."""
+    variable = SimpleNamespace(shape=(7, 7, channels, 64))
+    (place,) = detectron2._first(variable, "stem.conv1")
+    kernel = np.zeros((64, 3, 7, 7), np.float16)
+    blue, green, red = kernel[:, 0], kernel[:, 1], kernel[:, 2] = 0.5, 1.0, 2.0
+    found = with_channels(place, {place.names[0]: kernel.shape}).convert(kernel)
+    repeated = np.array([red, green, blue, red][:channels]) * 3 / channels
+    expected = [blue + green + red] if channels == 1 else repeated
+    np.testing.assert_allclose(found[0, 0, :, 0], expected)
 
 
 def broken(tensors: Tensors) -> dict[str, tuple[Tensors, str]]:
@@ -342,6 +357,20 @@ def test_the_weights_among_the_rest_of_a_training(
     assert sorted(report.matched) == sorted(tensors)
 
 
+def test_one_of_several_dicts(tensors: Tensors, tmp_path: Path) -> None:
+    path = tmp_path / "dino.pth"
+    other = {name: x + 1 for name, x in tensors.items()}
+    path.write_bytes(pickle.dumps({"student": other, "teacher": tensors}))
+    model = small_vit()
+    with pytest.raises(CheckpointError, match=r"'student', 'teacher'\. Pass part="):
+        load_nothing(model, path)
+    kv.weights.load(model, path, part="teacher")
+    found = model.get_layer("norm").gamma
+    np.testing.assert_array_equal(found, tensors["norm.weight"])
+    with pytest.raises(CheckpointError, match=r"no parts, remove part='model'"):
+        load_nothing(model, write(tmp_path, tensors), part="model")
+
+
 def test_two_names_of_one_tensor(tmp_path: Path) -> None:
     model = small_vit(layer_scale=0.1)
     tensors = {**tensors_of(model), "blocks.0.gamma_1": np.ones(32, np.float32)}
@@ -363,6 +392,14 @@ def test_weights_of_keras_are_for_keras(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.save_weights(path)
     with pytest.raises(CheckpointError, match=r"Keras wrote it: model\.load_weights"):
+        load_nothing(small_vit(), path)
+
+
+def test_one_of_several_files(tensors: Tensors, tmp_path: Path) -> None:
+    first = dict(list(tensors.items())[:9])
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    kv.weights.write_safetensors(path, first)
+    with pytest.raises(CheckpointError, match=r"one of several parts: pass the index"):
         load_nothing(small_vit(), path)
 
 

@@ -157,8 +157,9 @@ def test_split_files(split):
         ({"b": "a.safetensors"}, "'b' is not in a.safetensors"),
         ({"a": "../a.safetensors"}, "no file beside the index"),
         ({"a": "/a.safetensors"}, "no file beside the index"),
-        ({"a": ".."}, "missing"),
+        ({"a": ".."}, "only safetensors"),
         ({"a": 3}, "no file beside the index"),
+        ({"a": "pytorch_model-00001-of-00002.bin"}, "only safetensors are read"),
         ({}, "no tensors"),
     ],
 )
