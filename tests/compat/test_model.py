@@ -12,6 +12,7 @@ import kvision as kv
 from kvision.compat.matterport import model as modellib
 from kvision.compat.matterport.arguments import mask_rcnn_arguments
 from kvision.compat.matterport.layer_names import layer_names
+from kvision.models.detector import Detector
 from tests.compat.small import (
     HEADS,
     OneByOne,
@@ -22,6 +23,11 @@ from tests.compat.small import (
 )
 
 pytestmark = pytest.mark.usefixtures("quick")
+
+@pytest.fixture(autouse=True)
+def detect_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "predict_on_batch", Detector.__call__)
+
 
 FREE = {"WEIGHT_DECAY": 0.0, "GRADIENT_CLIP_NORM": None}
 
@@ -320,7 +326,7 @@ def test_sources_without_augmentation(
                 augmentation=flip,
                 no_augmentation_sources=sources,
             )
-    assert asked == [(flip, 4), (flip, 4), (None, 4)]
+    assert asked == [(flip, 2), (flip, 2), (None, 2)]
 
 
 def test_weights_go_to_plain_kvision(
