@@ -230,13 +230,13 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
     ),
     (
         layers.RPNLoss,
-        {"beta": 0.5},
+        {"beta": 0.5, "mean_of_positives": True},
         (normal(BATCH, 480), normal(BATCH, 480, 4), ANCHOR_TARGETS),
         {"always_float32": True, "gradients_to": (0, 1)},
     ),
     (
         layers.BoxLoss,
-        {"beta": 0.5},
+        {"beta": 0.5, "mean_of_positives": True},
         (normal(BATCH, 8, 4), normal(BATCH, 8, 3, 4), ROI_TARGETS),
         {"always_float32": True, "gradients_to": (0, 1)},
     ),
