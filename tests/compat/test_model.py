@@ -24,6 +24,7 @@ from tests.compat.small import (
 
 pytestmark = pytest.mark.usefixtures("quick")
 
+
 @pytest.fixture(autouse=True)
 def detect_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Detector, "predict_on_batch", Detector.__call__)
