@@ -181,6 +181,28 @@ def test_truth_comes_back_to_the_pixels_of_the_image() -> None:
         np.testing.assert_array_equal(found["masks"], masks)
 
 
+def test_boxes_by_matterports_rule() -> None:
+    """Source: mrcnn/model.py, unmold_detections, in its steps."""
+    molded = mold(picture(40, 90), Molding("square", 100, 192))
+    assert molded.window == (53, 0, 138, 192)
+    boxes = np.float32([[3, 60, 50, 90], [100, 55, 192, 138], [-4, 50, 20, 60]])
+    outputs = {
+        "boxes": boxes[None],
+        "labels": np.array([[0, 1, 0]]),
+        "scores": np.float32([[0.9, 0.8, 0.7]]),
+        "masks": np.ones((1, 3, 28, 28), np.float32),
+    }
+    side = 192 - 1  # boxes are relative to the size less one, in and out
+    inside = (boxes[:, [1, 0, 3, 2]] - [0, 0, 1, 1]) / side
+    y1, x1, y2, x2 = (np.array(molded.window) - [0, 0, 1, 1]) / side
+    inside = (inside - [y1, x1, y1, x1]) / [y2 - y1, x2 - x1, y2 - y1, x2 - x1]
+    expected = np.around(inside * [39, 89, 39, 89] + [0, 0, 1, 1]).astype(int)
+    expected = np.clip(expected, 0, [40, 90, 40, 90])
+    found = unmold(outputs, 0, molded, (40, 90))
+    assert found["rois"].tolist() == expected.tolist()
+    np.testing.assert_array_equal(utils.extract_bboxes(found["masks"]), found["rois"])
+
+
 def test_order_goes_on_where_training_stopped() -> None:
     dataset, config = Squares().fill(5), SmallConfig()
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from kvision.compat.matterport.molding import Molded
 from kvision.evaluation.masks import paste
-from kvision.evaluation.results import original_boxes
 
 __all__ = ["unmold"]
 
@@ -31,19 +30,27 @@ def unmold(
         is left of are not among them.
     """
     real = outputs["labels"][row] >= 0
-    top, left = molded.offset
-    boxes = outputs["boxes"][row][real] - np.array([left, top, left, top], np.float32)
-    scale = [new / old for new, old in zip(molded.resized, size, strict=True)]
-    found = original_boxes(boxes, scale, size)
-    rois = np.rint(found.boxes).astype(np.int32)[:, [1, 0, 3, 2]]
+    whole = np.rint(_in_image(outputs["boxes"][row][real], molded, size))
+    rois = np.clip(whole, 0, [*size, *size]).astype(np.int32)
     is_seen = (rois[:, 2] > rois[:, 0]) & (rois[:, 3] > rois[:, 1])
-    kept = np.flatnonzero(real)[found.kept][is_seen]
-    # Masks are laid over whole pixels, as the rois are.
-    whole = np.rint(found.mask_boxes[is_seen])
-    masks = paste(outputs["masks"][row][kept], whole, size)
+    kept = np.flatnonzero(real)[is_seen]
+    # A mask is of the box before it was cut to the image.
+    masks = paste(outputs["masks"][row][kept], whole[is_seen][:, [1, 0, 3, 2]], size)
     return {
         "rois": rois[is_seen],
         "class_ids": outputs["labels"][row][kept].astype(np.int32) + 1,
         "scores": outputs["scores"][row][kept].astype(np.float32),
         "masks": np.moveaxis(masks, 0, -1),
     }
+
+
+def _in_image(boxes: Array, molded: Molded, size: tuple[int, int]) -> Array:
+    """Take (N, 4) xyxy boxes in the input to (y1, x1, y2, x2) in the image.
+
+    By matterport's rule: the first and the last pixel of the image in the input become
+    the first and the last one of the image.
+    """
+    factor = np.divide(np.array(size) - 1, np.maximum(np.array(molded.resized) - 1, 1))
+    first = (boxes[:, [1, 0]] - molded.offset) * factor
+    last = (boxes[:, [3, 2]] - 1 - molded.offset) * factor
+    return np.concatenate([first, last + 1], axis=1)
