@@ -10,7 +10,13 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
 import kvision as kv
-from kvision.compat.matterport import checkpoints, imagenet, layer_names
+from kvision.compat import matterport as utils
+from kvision.compat.matterport import (
+    checkpoints,
+    coco_weights,
+    imagenet,
+    layer_names,
+)
 from kvision.compat.matterport.arguments import mask_rcnn_arguments
 from kvision.models.detector import Detector
 from kvision.weights.checkpoint import CheckpointError
@@ -208,6 +214,30 @@ def test_where_imagenet_weights_come_from(monkeypatch: pytest.MonkeyPatch) -> No
     assert asked[1][2] == resnet.WEIGHTS_HASHES["resnet101"][1]
 
 
+def test_download_of_the_coco_weights(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def download(url: str, path: Path, max_bytes: int) -> None:
+        assert url.endswith("/matterport/Mask_RCNN/releases/download/v2.0/" + name)
+        path.write_text("weights")
+        if fails:
+            raise ValueError("the connection broke")
+
+    monkeypatch.setattr(coco_weights, "download", download)
+    name, fails = "mask_rcnn_coco.h5", False
+    path = tmp_path / "new" / name
+    utils.download_trained_weights(str(path))
+    assert path.read_text() == "weights"
+    assert name in capsys.readouterr().out
+    fails = True
+    with pytest.raises(ValueError, match="broke"):
+        utils.download_trained_weights(tmp_path / name, verbose=0)
+    assert not (tmp_path / name).exists()
+    assert not capsys.readouterr().out
+
+
 def test_files_that_are_refused(model: Detector, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no weight file .*none\.h5"):
         checkpoints.load(model, tmp_path / "none.h5")
@@ -250,6 +280,7 @@ def test_last_file_of_the_last_run(tmp_path: Path) -> None:
         "squares20200102T0000/log.csv",
         "squares2020300102T0000/mask_rcnn_squares_0099.h5",
         "squares_b20210102T0000/mask_rcnn_squares_b_0099.h5",
+        "my squares20210102T0000/mask_rcnn_my squares_0003.h5",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -257,6 +288,8 @@ def test_last_file_of_the_last_run(tmp_path: Path) -> None:
     assert found.parent.name == "squares20200102T0000"
     assert found.name == "mask_rcnn_squares_0012.h5"
     assert checkpoints.position_of(found) == ("squares20200102T0000", 12)
+    found = checkpoints.find_last(tmp_path, "my squares")
+    assert checkpoints.position_of(found) == ("my squares20210102T0000", 3)
     (tmp_path / "squares20220101T0000").mkdir()
     with pytest.raises(FileNotFoundError, match="ended before its first epoch"):
         checkpoints.find_last(tmp_path, "squares")

@@ -104,6 +104,13 @@ def test_refused(name: str) -> None:
         check_config(with_settings(**{name: REFUSED[name]}))
 
 
+def test_names_of_files() -> None:
+    check_config(with_settings(NAME="My shapes, 2"))
+    for name in ("", "a/b", "a\\b", 7):
+        with pytest.raises(ValueError, match="NAME must be a text without slashes"):
+            check_config(with_settings(NAME=name))
+
+
 def test_values_are_told() -> None:
     with pytest.raises(ValueError, match=r"Changed.GPU_COUNT must be 1. Received: 2."):
         check_config(with_settings(GPU_COUNT=2))

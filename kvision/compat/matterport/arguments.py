@@ -170,8 +170,8 @@ def check_config(config: Config) -> None:
 
 
 def _check_model(config: Config) -> None:
-    if not isinstance(config.NAME, str) or not re.fullmatch(r"[\w-]+", config.NAME):
-        _refuse(config, "NAME", "letters, digits, - and _, for names of files")
+    if not isinstance(config.NAME, str) or not re.fullmatch(r"[^/\\]+", config.NAME):
+        _refuse(config, "NAME", "a text without slashes, for names of files")
     if config.BACKBONE not in ("resnet50", "resnet101"):
         _refuse(
             config,

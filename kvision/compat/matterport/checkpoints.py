@@ -32,8 +32,8 @@ from kvision.weights.report import Report
 
 __all__ = ["WriteCheckpoints", "find_last", "load", "position_of", "write"]
 
-_FOLDER = re.compile(r"[\w-]+?(\d{8}T\d{4})")
-_FILE = re.compile(r"mask_rcnn_[\w-]+_(\d{4})\.h5")
+_FOLDER = re.compile(r".+\d{8}T\d{4}")
+_FILE = re.compile(r"mask_rcnn_.+_(\d{4})\.h5")
 
 
 def write(model: Any, path: Path) -> None:

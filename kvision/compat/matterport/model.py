@@ -301,7 +301,7 @@ def _pixels(image: Any, number: int) -> Array:
     if not (low >= 0 and high <= 255):  # also where a value is not a number
         raise ValueError(
             f"images must have values in 0-255. Received: image {number} from {low} to "
-            f"{high}"
+            f"{high}. detect subtracts MEAN_PIXEL itself: give it no mold_image(image)."
         )
     return np.rint(image).astype(np.uint8)
 
