@@ -67,6 +67,17 @@ def test_page_on_own_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_page_from_matterport(tmp_path: Path) -> None:
+    blocks = python_blocks(REPOSITORY / "docs/from_matterport.md")
+    printed = run_as_script("\n".join(blocks), tmp_path)
+    assert "mask_loss" in printed
+    assert "detections" in printed
+    assert len(list((tmp_path / "discs/images").iterdir())) == 24
+    for made in ["found.png", "discs.keras"]:
+        assert (tmp_path / made).stat().st_size > 0
+
+
+@pytest.mark.slow
 def test_page_on_fewer_tokens(tmp_path: Path) -> None:
     blocks = python_blocks(REPOSITORY / "docs/efficient_vit.md")
     printed = run_as_script("\n".join(blocks), tmp_path)

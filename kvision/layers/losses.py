@@ -25,14 +25,19 @@ class RPNLoss(keras.layers.Layer):
 
     Args:
         beta: where the smooth L1 loss turns into a line; 0 is detectron2's L1.
+        mean_of_positives: whether the box loss is the mean of the errors of positives,
+            over their four deltas too (matterport).
         **kwargs: arguments of `keras.layers.Layer`.
 
     Source: Ren et al. 2015, Faster R-CNN, Eq. 1; normaliser and beta of torchvision.
     """
 
-    def __init__(self, beta: float = 1 / 9, **kwargs: Any) -> None:
+    def __init__(
+        self, beta: float = 1 / 9, mean_of_positives: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.beta = beta
+        self.mean_of_positives = mean_of_positives
 
     def call(
         self,
@@ -54,16 +59,19 @@ class RPNLoss(keras.layers.Layer):
         logits = ops.take_along_axis(objectness_logits, indices, axis=1)
         deltas = ops.take_along_axis(anchor_deltas, indices[..., None], axis=1)
         objectness = sigmoid_cross_entropy(logits, targets["objectness"])
-        errors = ops.sum(smooth_l1(deltas, targets["deltas"], self.beta), axis=-1)
-        number = ops.maximum(ops.sum(weights), 1.0)
+        errors = smooth_l1(deltas, targets["deltas"], self.beta)
         return {
             "rpn_objectness_loss": weighted_mean(objectness, weights),
-            "rpn_box_loss": ops.sum(errors * targets["box_weights"]) / number,
+            "rpn_box_loss": _box_loss(errors, targets, self.mean_of_positives),
         }
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return {**super().get_config(), "beta": self.beta}
+        return {
+            **super().get_config(),
+            "beta": self.beta,
+            "mean_of_positives": self.mean_of_positives,
+        }
 
 
 @keras.saving.register_keras_serializable("kvision")
@@ -75,14 +83,18 @@ class BoxLoss(keras.layers.Layer):
 
     Args:
         beta: where the smooth L1 loss turns into a line; 0 is detectron2's L1.
+        mean_of_positives: as of `RPNLoss`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Source: Girshick 2015, Fast R-CNN, section 2.3; normaliser and beta of torchvision.
     """
 
-    def __init__(self, beta: float = 1 / 9, **kwargs: Any) -> None:
+    def __init__(
+        self, beta: float = 1 / 9, mean_of_positives: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.beta = beta
+        self.mean_of_positives = mean_of_positives
 
     def call(
         self, class_logits: Tensor, box_deltas: Tensor, targets: dict[str, Tensor]
@@ -100,18 +112,21 @@ class BoxLoss(keras.layers.Layer):
         labels, weights = targets["labels"], targets["weights"]
         own = ops.minimum(labels, box_deltas.shape[2] - 1)[..., None, None]
         deltas = ops.take_along_axis(box_deltas, own, axis=2)[:, :, 0]
-        errors = ops.sum(smooth_l1(deltas, targets["deltas"], self.beta), axis=-1)
-        number = ops.maximum(ops.sum(weights), 1.0)
+        errors = smooth_l1(deltas, targets["deltas"], self.beta)
         return {
             "class_loss": weighted_mean(
                 softmax_cross_entropy(class_logits, labels), weights
             ),
-            "box_loss": ops.sum(errors * targets["box_weights"]) / number,
+            "box_loss": _box_loss(errors, targets, self.mean_of_positives),
         }
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return {**super().get_config(), "beta": self.beta}
+        return {
+            **super().get_config(),
+            "beta": self.beta,
+            "mean_of_positives": self.mean_of_positives,
+        }
 
 
 @keras.saving.register_keras_serializable("kvision")
@@ -138,3 +153,13 @@ class MaskLoss(keras.layers.Layer):
         cells = sigmoid_cross_entropy(mask_logits, targets["masks"])
         losses = ops.mean(cells, axis=(-2, -1))
         return {"mask_loss": weighted_mean(losses, targets["weights"])}
+
+
+def _box_loss(
+    errors: Tensor, targets: dict[str, Tensor], mean_of_positives: bool
+) -> Tensor:
+    """Add up (B, S, 4) errors of positives and divide by what they are compared to."""
+    positives = targets["box_weights"]
+    total = ops.sum(ops.sum(errors, axis=-1) * positives)
+    count = 4 * positives if mean_of_positives else targets["weights"]
+    return total / ops.maximum(ops.sum(count), 1.0)

@@ -29,6 +29,7 @@ class ProposalSelection(keras.layers.Layer):
         nms_iou_threshold: overlap above which the weaker box is dropped.
         min_size: shortest side in pixels.
         per_level: whether each level is treated apart.
+        delta_weights: factors of the deltas.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Source: torchvision `models/detection/rpn.py`, filter_proposals; with all levels as
@@ -43,6 +44,7 @@ class ProposalSelection(keras.layers.Layer):
         nms_iou_threshold: float = 0.7,
         min_size: float = 1e-3,
         per_level: bool = True,
+        delta_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -52,6 +54,7 @@ class ProposalSelection(keras.layers.Layer):
         self.nms_iou_threshold = nms_iou_threshold
         self.min_size = min_size
         self.per_level = per_level
+        self.delta_weights = tuple(delta_weights)
 
     def call(
         self,
@@ -106,7 +109,8 @@ class ProposalSelection(keras.layers.Layer):
         count = min(self.pre_nms_top_k, logits.shape[1])
         scores, indices = ops.top_k(logits, k=count)
         deltas = ops.take_along_axis(deltas, indices[..., None], axis=1)
-        boxes = box_ops.decode_deltas(deltas, ops.take(anchors, indices, axis=0))
+        references = ops.take(anchors, indices, axis=0)
+        boxes = box_ops.decode_deltas(deltas, references, self.delta_weights)
         return scores, box_ops.clip(boxes, self.image_size)
 
     def compute_output_spec(
@@ -130,6 +134,7 @@ class ProposalSelection(keras.layers.Layer):
             "nms_iou_threshold": self.nms_iou_threshold,
             "min_size": self.min_size,
             "per_level": self.per_level,
+            "delta_weights": self.delta_weights,
         }
 
 

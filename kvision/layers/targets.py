@@ -94,6 +94,7 @@ class AnchorTargets(_Sampler):
         positive_iou_threshold: anchors that overlap an object at least so much are
             positive, and so is the best anchor of every object.
         negative_iou_threshold: anchors that overlap every object less are negative.
+        delta_weights: factors of the deltas.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Source: Ren et al. 2015, Faster R-CNN, section 3.1.2; ties as in torchvision.
@@ -105,6 +106,7 @@ class AnchorTargets(_Sampler):
         positive_fraction: float = 0.5,
         positive_iou_threshold: float = 0.7,
         negative_iou_threshold: float = 0.3,
+        delta_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -114,6 +116,7 @@ class AnchorTargets(_Sampler):
             negative_iou_threshold,
             **kwargs,
         )
+        self.delta_weights = tuple(delta_weights)
 
     def call(
         self, anchors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, seed: Tensor
@@ -145,7 +148,8 @@ class AnchorTargets(_Sampler):
         )
         rows = ops.take_along_axis(matches, indices, axis=1)
         boxes = ops.take_along_axis(gt_boxes, rows[..., None], axis=1)
-        deltas = box_ops.encode_deltas(boxes, ops.take(anchors, indices, axis=0))
+        references = ops.take(anchors, indices, axis=0)
+        deltas = box_ops.encode_deltas(boxes, references, self.delta_weights)
         positive = ops.cast(is_positive, "float32")
         return {
             "indices": indices,
@@ -154,6 +158,10 @@ class AnchorTargets(_Sampler):
             "weights": ops.cast(is_used, "float32"),
             "box_weights": positive,
         }
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "delta_weights": self.delta_weights}
 
 
 @keras.saving.register_keras_serializable("kvision")

@@ -132,6 +132,7 @@ def build_rcnn(
     rpn_train_post_nms_top_k: int = 2000,
     rpn_nms_iou_threshold: float = 0.7,
     rpn_per_level: bool = True,
+    rpn_delta_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
     rpn_loss_beta: float = 1 / 9,
     roi_align_mode: str = "unaligned",
     roi_align_sampling_ratio: int = 2,
@@ -144,6 +145,7 @@ def build_rcnn(
     box_positive_iou_threshold: float = 0.5,
     box_negative_iou_threshold: float = 0.5,
     box_loss_beta: float = 1 / 9,
+    mean_box_losses: bool = False,
     mask_channels: int = 256,
     mask_num_convs: int = 4,
     score_threshold: float = 0.05,
@@ -202,6 +204,8 @@ def build_rcnn(
         rpn_nms_iou_threshold: overlap above which a proposal is dropped.
         rpn_per_level: whether proposals are chosen from each level apart before the
             best of all are left, or from all levels together.
+        rpn_delta_weights: factors of the deltas that the RPN predicts; those of the box
+            head are 10, 10, 5 and 5.
         rpn_loss_beta: of the smooth L1 loss.
         roi_align_mode: "unaligned", "aligned" or "crop_and_resize".
         roi_align_sampling_ratio: samples a bin along each axis; 0 for as many as it has
@@ -215,6 +219,8 @@ def build_rcnn(
         box_positive_iou_threshold: overlap of a positive region.
         box_negative_iou_threshold: overlap below which a region is background.
         box_loss_beta: of the smooth L1 loss.
+        mean_box_losses: whether the two box losses are means over the deltas of
+            positives instead of sums divided by all samples.
         mask_channels: width of the mask head.
         mask_num_convs: number of its 3x3 convolutions.
         score_threshold: detections at or below it are dropped.
@@ -310,6 +316,7 @@ def build_rcnn(
         rpn_post_nms_top_k,
         rpn_nms_iou_threshold,
         per_level=rpn_per_level,
+        delta_weights=rpn_delta_weights,
         name="proposals",
     )(*rpn(maps), anchors(maps))
     class_logits, box_deltas = box_head(box_align(pooled_maps, proposals))
@@ -347,6 +354,7 @@ def build_rcnn(
             rpn_positive_fraction,
             rpn_positive_iou_threshold,
             rpn_negative_iou_threshold,
+            rpn_delta_weights,
         ),
         proposals=layers.ProposalSelection(
             (height, width),
@@ -354,6 +362,7 @@ def build_rcnn(
             rpn_train_post_nms_top_k,
             rpn_nms_iou_threshold,
             per_level=rpn_per_level,
+            delta_weights=rpn_delta_weights,
         ),
         roi_targets=layers.ROITargets(
             num_classes,
@@ -363,8 +372,8 @@ def build_rcnn(
             box_negative_iou_threshold,
             _DELTA_WEIGHTS,
         ),
-        rpn_loss=layers.RPNLoss(rpn_loss_beta),
-        box_loss=layers.BoxLoss(box_loss_beta),
+        rpn_loss=layers.RPNLoss(rpn_loss_beta, mean_box_losses),
+        box_loss=layers.BoxLoss(box_loss_beta, mean_box_losses),
     )
     return Detector(
         images,
@@ -420,6 +429,11 @@ def _check(arguments: dict[str, Any]) -> None:
                 f"{key} must have one entry for each of P2, P3, P4, P5 and P6. "
                 f"Received: {key}={arguments[key]!r}"
             )
+    if len(arguments["rpn_delta_weights"]) != 4:
+        raise ValueError(
+            "rpn_delta_weights must be factors of dx, dy, dw and dh. Received: "
+            f"rpn_delta_weights={arguments['rpn_delta_weights']!r}"
+        )
     for key, value in arguments.items():
         is_share = key.endswith(("_fraction", "_threshold"))
         if is_share and not 0 <= value <= 1:

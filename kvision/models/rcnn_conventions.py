@@ -43,8 +43,8 @@ DETECTRON2: Mapping[str, Any] = MappingProxyType(
 # Source: matterport/Mask_RCNN, mrcnn/config.py and model.py; `mask_rcnn_coco.h5` is for
 # "resnet101". It takes images of a multiple of 64 pixels. It rounds the level of a
 # region, as if it were larger by half an octave. Its sizes of boxes grow without limit,
-# ours by a factor of 62.5 at most. Its gradients, samples and losses of training are
-# not all those of this model.
+# ours by a factor of 62.5 at most. Its losses are these; the anchors and regions that
+# enter them are not all the same (docs/from_matterport.md).
 MATTERPORT: Mapping[str, Any] = MappingProxyType(
     {
         "normalization": ((123.7, 116.8, 103.9), 1.0),
@@ -59,12 +59,14 @@ MATTERPORT: Mapping[str, Any] = MappingProxyType(
         "rpn_per_level": False,
         "rpn_pre_nms_top_k": 6000,
         "rpn_train_pre_nms_top_k": 6000,
+        "rpn_delta_weights": (10.0, 10.0, 5.0, 5.0),
         "rpn_loss_beta": 1.0,
         "roi_align_mode": "crop_and_resize",
         "roi_canonical_size": 224 / math.sqrt(2),
         "box_num_samples": 200,
         "box_positive_fraction": 0.33,
         "box_loss_beta": 1.0,
+        "mean_box_losses": True,
         "best_class_only": True,
         "score_threshold": 0.7,
         "nms_iou_threshold": 0.3,

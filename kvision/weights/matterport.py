@@ -10,7 +10,7 @@ Source: matterport/Mask_RCNN, mrcnn/model.py.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 # Our layer "layer1_0_conv2" -> stage, block and what it is.
 _LAYER = re.compile(r"^layer(\d)_(\d+)_(conv|bn|downsample_)(\d)$")
 _XYWH = [1, 0, 3, 2]  # where they are in (y, x, h, w)
-_DELTA_SCALE = np.array([0.1, 0.1, 0.2, 0.2], np.float32)  # its RPN_BBOX_STD_DEV
+_DEVIATIONS = np.array([0.1, 0.1, 0.2, 0.2], np.float32)  # its RPN_BBOX_STD_DEV
 
 
 def recognises(names: Set[str]) -> bool:
@@ -81,7 +81,7 @@ def places(model: Any, shapes: Mapping[str, Shape]) -> Iterator[Place]:
         return
     yield from _resnet(backbone_of(model))
     yield from _pyramid(layers["pyramid"])
-    yield from _rpn(layers["rpn"])
+    yield from _rpn(layers["rpn"], layers["proposals"].delta_weights)
     yield from _box_head(layers["box_head"])
     if "mask_head" in layers:
         yield from _mask_head(layers["mask_head"])
@@ -141,10 +141,16 @@ def _pyramid(layer: Any) -> Iterator[Place]:
         yield from _linear(output, f"fpn_p{level}")
 
 
-def _rpn(layer: Any) -> Iterator[Place]:
+def _rpn(layer: Any, delta_weights: Sequence[float]) -> Iterator[Place]:
+    scale = _DEVIATIONS * np.array(delta_weights, np.float32)
+
+    def in_order(values: Array) -> Array:
+        rows = values.reshape(*values.shape[:-1], -1, 4)
+        return rows[..., _XYWH] * scale
+
     yield from _linear(layer.convs[0], "rpn_conv_shared")
     yield from _turned(layer.objectness, "rpn_class_raw", 2, _foreground)
-    yield from _turned(layer.deltas, "rpn_bbox_pred", 1, _anchor_deltas)
+    yield from _turned(layer.deltas, "rpn_bbox_pred", 1, in_order)
 
 
 def _turned(layer: Any, name: str, factor: int, turn: Any) -> Iterator[Place]:
@@ -158,11 +164,6 @@ def _turned(layer: Any, name: str, factor: int, turn: Any) -> Iterator[Place]:
 def _foreground(values: Array) -> Array:
     """A softmax of two logits is the sigmoid of their difference."""
     return values[..., 1::2] - values[..., ::2]
-
-
-def _anchor_deltas(values: Array) -> Array:
-    rows = values.reshape(*values.shape[:-1], -1, 4)
-    return rows[..., _XYWH] * _DELTA_SCALE
 
 
 def _folded(layer: Any, convolution: str, norm: str, shape: Shape) -> Iterator[Place]:

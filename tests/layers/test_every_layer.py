@@ -128,6 +128,7 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
             "nms_iou_threshold": 0.6,
             "min_size": 2.0,
             "per_level": False,
+            "delta_weights": (9.0, 8.0, 4.0, 3.0),
         },
         (
             {"P2": normal(BATCH, 384), "P3": normal(BATCH, 96)},
@@ -205,6 +206,7 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
             "positive_fraction": 0.25,
             "positive_iou_threshold": 0.6,
             "negative_iou_threshold": 0.2,
+            "delta_weights": (9.0, 8.0, 4.0, 3.0),
         },
         (JOINED_ANCHORS, GT_BOXES, GT_LABELS, SEED),
         {"always_float32": True},
@@ -230,13 +232,13 @@ CASES: list[tuple[type[keras.layers.Layer], dict, tuple, dict[str, Any]]] = [
     ),
     (
         layers.RPNLoss,
-        {"beta": 0.5},
+        {"beta": 0.5, "mean_of_positives": True},
         (normal(BATCH, 480), normal(BATCH, 480, 4), ANCHOR_TARGETS),
         {"always_float32": True, "gradients_to": (0, 1)},
     ),
     (
         layers.BoxLoss,
-        {"beta": 0.5},
+        {"beta": 0.5, "mean_of_positives": True},
         (normal(BATCH, 8, 4), normal(BATCH, 8, 3, 4), ROI_TARGETS),
         {"always_float32": True, "gradients_to": (0, 1)},
     ),

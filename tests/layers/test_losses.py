@@ -72,6 +72,22 @@ def test_box_losses_are_divided_by_the_number_of_all_sampled_regions() -> None:
     )
 
 
+def test_box_losses_as_the_mean_of_positives() -> None:
+    """Matterport's: over the four deltas of positives, however many are sampled."""
+    deltas = np.full((2, 4, 4), 50, np.float32)
+    deltas[0, 2] = [0.1, -0.5, 1.0, 0.0]
+    rpn = layers.RPNLoss(beta=0.5, mean_of_positives=True)
+    got = values(rpn(np.zeros((2, 4)), deltas, rpn_targets()))
+    assert got["rpn_box_loss"] == pytest.approx((0.01 + 0.25 + 0.75) / 4 / 1)
+    box_deltas = np.zeros((2, 3, 2, 4), np.float32)
+    box_deltas[0, 0, 1] = [1, 0, 0, 0]
+    box_deltas[1, 0, 0] = [0, -2, 0, 0]
+    box = layers.BoxLoss(beta=1.0, mean_of_positives=True)
+    got = values(box(np.zeros((2, 3, 3), np.float32), box_deltas, box_targets()))
+    assert got["box_loss"] == pytest.approx((0.5 + 1.5) / 4 / 3)
+    assert got["class_loss"] == pytest.approx(np.log(3))
+
+
 def test_mask_loss_is_the_mean_over_the_cells_of_positives() -> None:
     targets = {
         "masks": np.float32([[[1, 1], [0, 0]], [[1, 0], [0, 0.5]], [[0, 0], [0, 0]]]),

@@ -69,6 +69,16 @@ def test_all_levels_as_one() -> None:
     np.testing.assert_allclose(together, [BOX, FAR], atol=1e-4)
 
 
+def test_delta_weights() -> None:
+    deltas = np.float32([5.0, 0, 0, 5 * np.log(0.5)]).reshape(1, 1, 4)
+    weights = (10.0, 10.0, 5.0, 5.0)
+    layer = layers.ProposalSelection(IMAGE_SIZE, delta_weights=weights)
+    anchors = {"P2": np.array([BOX], np.float32)}
+    proposals, _ = layer({"P2": np.zeros((1, 1))}, {"P2": deltas}, anchors)
+    # Half a width to the right, half as high.
+    np.testing.assert_allclose(proposals[0, 0], [30, 20, 70, 40], atol=1e-4)
+
+
 def test_boxes_are_clipped_and_small_ones_dropped() -> None:
     outside = [
         [-20, -30, 40, 20],

@@ -49,6 +49,18 @@ def sampled(targets: dict[str, np.ndarray]) -> tuple[set[int], set[int]]:
     return set(rows[positive].tolist()), set(rows[used & ~positive].tolist())
 
 
+def test_weights_of_anchor_deltas() -> None:
+    shifted = [20, 10, 60, 50]
+    plain = anchor_targets([BOX], [shifted], [0], positive_iou_threshold=0.5)
+    np.testing.assert_allclose(plain["deltas"][0], [0.25, 0, 0, 0], atol=1e-6)
+    weights = (10.0, 10.0, 5.0, 5.0)
+    anchors, boxes = [BOX], [[20, 10, 100, 50]]
+    targets = anchor_targets(anchors, boxes, [0], delta_weights=weights)
+    np.testing.assert_allclose(
+        targets["deltas"][0], [7.5, 0, 5 * np.log(2), 0], rtol=1e-5
+    )
+
+
 def test_anchors_by_hand() -> None:
     anchors = [BOX, NEAR, FAR, APART]
     # BOX is 1.0, NEAR is 0.6 (between the thresholds), the others are 0.

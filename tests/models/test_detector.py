@@ -160,6 +160,7 @@ def test_faster_rcnn_has_no_masks() -> None:
     ("arguments", "message"),
     [
         ({"class_names": []}, r"class_names must be .* class_names=\[\]"),
+        ({"rpn_delta_weights": (1.0,)}, r"of dx, dy, dw and dh. Received: .*\(1.0,\)"),
         ({"class_names": "nucleus"}, "class_names='nucleus'"),
         ({"class_names": ["a", "a"]}, "different names"),
         ({"image_size": (64, 32)}, r"at least 64 pixels.*image_size=\(64, 32\)"),
@@ -415,6 +416,7 @@ NOT_DEFAULT: dict[str, Any] = {
     "rpn_train_post_nms_top_k": 50,
     "rpn_nms_iou_threshold": 0.65,
     "rpn_per_level": False,
+    "rpn_delta_weights": (2.0, 3.0, 4.0, 5.0),
     "rpn_loss_beta": 0.0,
     "roi_align_mode": "aligned",
     "roi_align_sampling_ratio": 1,
@@ -427,6 +429,7 @@ NOT_DEFAULT: dict[str, Any] = {
     "box_positive_iou_threshold": 0.6,
     "box_negative_iou_threshold": 0.4,
     "box_loss_beta": 0.5,
+    "mean_box_losses": True,
     "mask_channels": 12,
     "mask_num_convs": 2,
     "score_threshold": 0.02,

@@ -174,7 +174,8 @@ def test_rpn(run: Run) -> None:
         ours = to_numpy(keras.ops.sigmoid(logits[f"P{level}"]))[0]
         assert_equal(ours, scores, f"P{level} scores")
         assert scores.std() > 0.05
-        ours = to_numpy(deltas[f"P{level}"])[0]
+        # It divides by its deviations where the deltas are used, and so do we.
+        ours = to_numpy(deltas[f"P{level}"])[0] / MATTERPORT["rpn_delta_weights"]
         assert_equal(ours, theirs[:, XYXY], f"P{level} deltas")
 
 
