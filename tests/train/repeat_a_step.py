@@ -1,6 +1,6 @@
-"""Take the same step of a deterministic run again and again; say how many results it had.
+"""Take the same step of a deterministic run again and again, and count the results.
 
-A process of its own, as TensorFlow's deterministic kernels cannot be switched off again.
+A process of its own: TensorFlow's deterministic kernels cannot be switched off again.
 """
 
 import hashlib
