@@ -25,7 +25,8 @@ TORCHVISION_V2: Mapping[str, Any] = MappingProxyType(
 )
 
 # Source: detectron2, configs/COCO-InstanceSegmentation and config/defaults.py. It fills
-# images up to a multiple of 32 pixels: `image_size` should be one.
+# images up to a multiple of 32 pixels: `image_size` should be one. Regions of more than
+# 1120 x 1120 pixels are sampled less densely than there.
 DETECTRON2: Mapping[str, Any] = MappingProxyType(
     {
         "normalization": ((123.675, 116.28, 103.53), 1.0),

@@ -206,10 +206,10 @@ def _pool_by_gather(
     margin: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """Gather the neighbours of each sample from all levels laid end to end.
+    """Gather the cells around the samples from all levels laid end to end.
 
-    One gather for each of the samples of a bin and each of its four neighbours keeps
-    the largest intermediate tensor at the size of the result.
+    One gather for each of the cells that a bin is made of keeps the largest
+    intermediate tensor at the size of the result.
     """
     levels = sorted(features)
     channels = features[levels[0]].shape[-1]
