@@ -5,7 +5,6 @@ from typing import Any
 import keras
 
 from kvision import layers
-from kvision.export.twin import in_precision
 from kvision.models.detector import Detector
 from kvision.ops.tracing import inference_tracing, require_tensorflow
 
@@ -38,6 +37,9 @@ def for_inference(model: keras.Model, precision: str = "float32") -> keras.Model
     Raises:
         ValueError: for another precision, or if Keras does not run on TensorFlow.
     """
+    # Exports, and what they need, are not part of `import kvision`.
+    from kvision.export.twin import in_precision
+
     require_tensorflow("for_inference")
     if precision not in _PRECISIONS:
         raise ValueError(
