@@ -48,5 +48,6 @@ class Report:
             table.add_row(kind, str(len(names)), Text(first + more))
         console = Console(width=100)
         with console.capture() as text:
-            console.print(table, *map(Text, self.remarks), sep="\n")
+            remarks = [Text(printable(remark)) for remark in self.remarks]
+            console.print(table, *remarks, sep="\n")
         return text.get().rstrip()

@@ -246,6 +246,12 @@ def test_any_name_fits_in_one_line(tensors: Tensors, tmp_path: Path) -> None:
     assert r"a\nb\x1b[31m\x00\ud800[/]ccc" in str(report)
 
 
+def test_a_report_has_no_codes_of_a_terminal() -> None:
+    report = kv.weights.Report(Path("\x1b"), "", *[("\x1b",)] * 5)
+    assert "\x1b" not in str(report)
+    assert str(report).count(r"\x1b") == 6
+
+
 LAST = "head.weight"  # the model has it last, and the file too
 
 
