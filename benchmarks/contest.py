@@ -21,11 +21,16 @@ class Contestant:
         name: in the table.
         command: of a process that calls `benchmarks.turns.take_turns`.
         units: what one call does, such as 8 images.
+        gflop: floating-point operations of a unit in matrix products and convolutions,
+            in billions; 0 where time goes elsewhere.
+        precision: of those products.
     """
 
     name: str
     command: list[str]
-    units: int
+    units: float = 1
+    gflop: float = 0.0
+    precision: str = "float32"
 
 
 @dataclass
@@ -34,17 +39,23 @@ class Result:
 
     Attributes:
         name: of the contestant.
+        gflop: of a unit.
+        precision: of its products.
         rates: units a second in each turn.
         prepare_seconds: until the model was built.
         first_seconds: of the first call.
         peak_megabytes: the most memory above that after the imports.
+        versions: of the packages it is made of.
     """
 
     name: str
+    gflop: float
+    precision: str
     rates: list[float] = field(default_factory=list)
     prepare_seconds: float = 0.0
     first_seconds: float = 0.0
     peak_megabytes: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -55,6 +66,21 @@ class Result:
         """Return how many times another's rate this is: the median of the pairs."""
         pairs = zip(self.rates, other.rates, strict=True)
         return statistics.median(mine / theirs for mine, theirs in pairs)
+
+    def share_of(self, limits: list["Result"]) -> float:
+        """Return its operations a second as a share of plain products of a precision.
+
+        Args:
+            limits: results of plain products in turns with it.
+
+        Returns:
+            The share of the fastest of those, or 0 where there is nothing to compare.
+        """
+        rivals = [one for one in limits if one.precision == self.precision]
+        if not rivals or not self.gflop:
+            return 0.0
+        best = max(one.median * one.gflop for one in rivals)
+        return self.median * self.gflop / best
 
 
 def compete(contestants: list[Contestant], turns: int, seconds: float) -> list[Result]:
@@ -71,7 +97,7 @@ def compete(contestants: list[Contestant], turns: int, seconds: float) -> list[R
     Raises:
         RuntimeError: a process ended early; its messages are on standard error.
     """
-    results = [Result(contestant.name) for contestant in contestants]
+    results = [Result(one.name, one.gflop, one.precision) for one in contestants]
     processes: list[subprocess.Popen] = []
     try:
         for contestant, result in zip(contestants, results, strict=True):

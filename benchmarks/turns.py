@@ -3,6 +3,7 @@
 It runs in the environment of every peer, so it imports the standard library alone.
 """
 
+import importlib.metadata
 import json
 import sys
 import time
@@ -15,7 +16,7 @@ __all__ = ["take_turns"]
 Work = Callable[[], object]
 
 
-def take_turns(prepare: Callable[[], Work]) -> None:
+def take_turns(prepare: Callable[[], Work], *packages: str) -> None:
     """Prepare and warm up, then for every line of standard input work for a while.
 
     Call it once everything is imported. It prints JSON objects: the seconds that
@@ -25,12 +26,17 @@ def take_turns(prepare: Callable[[], Work]) -> None:
     Args:
         prepare: builds what is measured and returns a function without arguments, which
             returns once its results can be read.
+        *packages: whose versions are worth telling.
     """
     before = resident_megabytes()
     work, prepare_seconds = _timed(prepare)
     _, first_seconds = _timed(work)
     work()
-    _say(prepare_seconds=prepare_seconds, first_seconds=first_seconds)
+    _say(
+        prepare_seconds=prepare_seconds,
+        first_seconds=first_seconds,
+        versions={name: importlib.metadata.version(name) for name in packages},
+    )
     for line in sys.stdin:
         calls: list[float] = []
         while sum(calls) < float(line):
