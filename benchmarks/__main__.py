@@ -1,22 +1,40 @@
 """kvision beside what a user would pick instead: python -m benchmarks NAME."""
 
 import argparse
-import dataclasses
-import importlib.metadata
-import json
-import platform
 import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.contest import Result, compete
-from benchmarks.suite import SUITE
+from benchmarks.contest import compete
+from benchmarks.report import as_json, markdown, table_of, write_section
+from benchmarks.suite import SUITE, Places, limits
 
 
-def main() -> None:
-    """Measure, print a table and write a JSON file."""
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print a table, write a JSON file and, if asked, rows of RESULTS.md."""
+    arguments = parse(argv)
+    pythons = {"kvision": sys.executable}
+    pythons |= dict(peer.split("=", 1) for peer in arguments.peer)
+    places = Places(pythons, arguments.data, arguments.small)
+    contest = SUITE[arguments.name]
+    contestants = contest(places)
+    # Plain products take turns too: how fast the machine is changes by the minute.
+    rulers = limits(places) if any(one.gflop for one in contestants) else []
+    results = compete([*contestants, *rulers], arguments.turns, arguments.seconds)
+    results, measured = results[: len(contestants)], results[len(contestants) :]
+    Console(width=140).print(table_of(results, measured))
+    output = arguments.output or Path(f"{arguments.name}.json")
+    output.write_text(as_json(arguments.name, results, measured))
+    print(output)
+    if arguments.results:
+        text = markdown(contest.__doc__ or "", command(arguments), results, measured)
+        write_section(arguments.results, arguments.name, text)
+        print(arguments.results)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=SUITE, metavar="NAME", help=", ".join(SUITE))
     parser.add_argument(
@@ -27,54 +45,25 @@ def main() -> None:
         help="interpreter of a peer's environment: torch (benchmarks/peers/torch.txt) "
         "or keras_hub (benchmarks/peers/keras_hub.txt); may be repeated",
     )
+    parser.add_argument("--data", type=Path, help="folder of a COCO data set")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0, help="of a turn")
     parser.add_argument("--output", type=Path, help="JSON file; default NAME.json")
-    arguments = parser.parse_args()
-    pythons = {"kvision": sys.executable} | dict(
-        p.split("=", 1) for p in arguments.peer
-    )
-    contestants = SUITE[arguments.name](pythons)
-    results = compete(contestants, arguments.turns, arguments.seconds)
-    Console(width=110).print(table_of(results))
-    output = arguments.output or Path(f"{arguments.name}.json")
-    output.write_text(
-        json.dumps(
-            {
-                "name": arguments.name,
-                "machine": machine(),
-                "results": [dataclasses.asdict(result) for result in results],
-            },
-            indent=2,
-        )
-    )
-    print(output)
+    parser.add_argument("--results", type=Path, help="RESULTS.md to write rows into")
+    parser.add_argument("--small", action="store_true", help="only to see that it runs")
+    return parser.parse_args(argv)
 
 
-def table_of(results: list[Result]) -> Table:
-    """Make a table of the results; the first is what the others are compared with."""
-    table = Table("", "a second", "least-most", "kvision / it", "first, s", "peak, MB")
-    for result in results:
-        table.add_row(
-            result.name,
-            f"{result.median:.3g}",
-            f"{min(result.rates):.3g}-{max(result.rates):.3g}",
-            f"{results[0].times_of(result):.2f}",
-            f"{result.first_seconds:.2f}",
-            f"{result.peak_megabytes:.0f}",
-        )
-    return table
-
-
-def machine() -> dict[str, str]:
-    """Describe the processor and the versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    versions = {
-        name: importlib.metadata.version(name) for name in ("tensorflow", "keras")
-    }
-    python = platform.python_version()
-    return {"processor": f"{len(models)} x {models[0]}", "python": python, **versions}
+def command(arguments: argparse.Namespace) -> str:
+    """Return the command without what is where on this machine."""
+    words = ["python -m benchmarks", arguments.name]
+    for peer in arguments.peer:
+        kind = peer.split("=", 1)[0]
+        words.append(f"--peer {kind}={kind.upper()}_PYTHON")
+    if arguments.data:
+        words.append("--data COCO")
+    words.append(f"--turns {arguments.turns} --seconds {arguments.seconds:g}")
+    return " ".join(words)
 
 
 if __name__ == "__main__":

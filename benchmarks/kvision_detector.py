@@ -1,32 +1,35 @@
-"""kvision's Mask R-CNN ResNet-50 FPN on an image of 800 x 1088."""
+"""kvision's Mask R-CNN ResNet-50 FPN: inference, in LiteRT too, and training."""
 
 import argparse
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import kvision as kv
+import kvision_edge
 from benchmarks.turns import take_turns
 from kvision.models.rcnn_conventions import TORCHVISION_V1
 
 Work = Callable[[], object]
 
 _NAMES = [str(number) for number in range(90)]
-_NUM_OBJECTS = 10
-_SIZE = (800, 1088)
 
 
-def build(dtype: str | None = None) -> keras.Model:
+def build(arguments: argparse.Namespace, dtype: str | None = None) -> keras.Model:
     """Build a model whose weights are all random: zeros would fold away."""
+    number = arguments.proposals
     model = kv.models.mask_rcnn(
         "resnet50",
         class_names=_NAMES,
-        image_size=_SIZE,
+        image_size=tuple(arguments.size),
         freeze_batch_norm=True,
+        score_threshold=0.0,
         dtype=dtype,
-        **TORCHVISION_V1,
+        **TORCHVISION_V1 | ({"rpn_post_nms_top_k": number} if number else {}),
     )
     rng = np.random.default_rng(0)
     for weight in model.weights:
@@ -35,41 +38,71 @@ def build(dtype: str | None = None) -> keras.Model:
     return model
 
 
-def infer(precision: str) -> Work:
+def infer(arguments: argparse.Namespace) -> Work:
     """Return a function that detects objects and pastes their masks."""
-    model = kv.models.for_inference(build(), precision)
-    image = np.random.default_rng(1).integers(0, 256, (*_SIZE, 3), dtype=np.uint8)
+    shape = (*arguments.size, 3)
+    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    model = build(arguments)
+    if arguments.precision not in ("float32", "bfloat16"):
+        return in_tflite(model, image, arguments.precision)
+    fast = kv.models.for_inference(model, arguments.precision)
+    del model
 
     def run() -> object:
-        (detections,) = kv.detect(model, image, 0.0)
+        (detections,) = kv.detect(fast, image, 0.0)
         return detections.masks
 
     return run
 
 
-def train(precision: str) -> Work:
+def in_tflite(model: keras.Model, image: np.ndarray, quantize: str) -> Work:
+    """Return a function that detects objects in LiteRT and pastes their masks."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mask_rcnn.tflite"
+        images = image[None]
+        calibration = images if quantize == "int8" else None
+        kv.export.tflite(
+            model, path, quantize=quantize, calibration=calibration, images=images
+        )
+        detector = kvision_edge.Detector(path, num_threads=2)
+    return lambda: detector.detect(image, 0.0).masks
+
+
+def train(arguments: argparse.Namespace) -> Work:
     """Return a function that takes a step."""
-    model = build("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    half = arguments.precision == "bfloat16"
+    model = build(arguments, "mixed_bfloat16" if half else "float32")
     model.compile(keras.optimizers.SGD(1e-4, momentum=0.9))
-    rng = np.random.default_rng(0)
-    corners = rng.uniform(0, (900, 600), (1, _NUM_OBJECTS, 2))
-    sizes = rng.uniform(40, 140, (1, _NUM_OBJECTS, 2))
+    boxes = boxes_of(arguments.size, arguments.objects)
+    number = (1, arguments.objects)
     targets = {
-        "gt_boxes": np.concatenate([corners, corners + sizes], -1).astype(np.float32),
-        "gt_labels": np.zeros((1, _NUM_OBJECTS), np.int32),
-        "gt_masks": np.full((1, _NUM_OBJECTS, 28, 28), 255, np.uint8),
+        "gt_boxes": boxes[None],
+        "gt_labels": np.zeros(number, np.int32),
+        "gt_masks": np.full((*number, 28, 28), 255, np.uint8),
     }
-    image = tf.random.uniform((1, *_SIZE, 3), 0, 255)
+    image = tf.random.uniform((1, *arguments.size, 3), 0, 255)
     return lambda: model.train_on_batch(image, targets)
+
+
+def boxes_of(size: list[int], number: int) -> np.ndarray:
+    """Return boxes (number, 4) of a twentieth to a sixth of the image's height."""
+    rng = np.random.default_rng(0)
+    sides = rng.uniform(0.05, 0.17, (number, 2)) * size[0]
+    start = rng.uniform(0, 1, (number, 2)) * (np.array(size[::-1]) - sides)
+    return np.concatenate([start, start + sides], axis=1).astype(np.float32)
 
 
 def main() -> None:
     """Take turns."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--precision", required=True)
+    parser.add_argument("--size", type=int, nargs=2, required=True)
+    parser.add_argument("--proposals", type=int)
+    parser.add_argument("--objects", type=int, default=10)
     parser.add_argument("--train", action="store_true")
     arguments = parser.parse_args()
-    take_turns(lambda: (train if arguments.train else infer)(arguments.precision))
+    prepare = train if arguments.train else infer
+    take_turns(lambda: prepare(arguments), "tensorflow", "keras", "ai-edge-litert")
 
 
 if __name__ == "__main__":

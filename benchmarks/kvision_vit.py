@@ -1,4 +1,4 @@
-"""kvision's Vision Transformers: inference as `for_inference` and `tflite` give it."""
+"""kvision's Vision Transformers: inference, in LiteRT too, and training."""
 
 import argparse
 import tempfile
@@ -29,20 +29,21 @@ def infer(arguments: argparse.Namespace) -> Work:
     shape = (arguments.batch, 224, 224, 3)
     images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     model = build(arguments.variant)
-    if arguments.precision == "dynamic":
-        return in_tflite(model, images)
+    if arguments.precision in ("dynamic", "int8"):
+        return in_tflite(model, images, arguments.precision)
     fast = kv.models.for_inference(model, arguments.precision)
     del model
     return lambda: fast.predict_on_batch(images)
 
 
-def in_tflite(model: keras.Model, images: np.ndarray) -> Work:
+def in_tflite(model: keras.Model, images: np.ndarray, quantize: str) -> Work:
     """Return a function that classifies one image in LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vit.tflite"
-        kv.export.tflite(model, path, quantize="dynamic")
+        calibration = images if quantize == "int8" else None
+        kv.export.tflite(model, path, quantize=quantize, calibration=calibration)
         content = path.read_bytes()
     interpreter = Interpreter(model_content=content, num_threads=2)
     interpreter.allocate_tensors()
@@ -76,7 +77,8 @@ def main() -> None:
     parser.add_argument("--precision", required=True)
     parser.add_argument("--train", action="store_true")
     arguments = parser.parse_args()
-    take_turns(lambda: (train if arguments.train else infer)(arguments))
+    prepare = train if arguments.train else infer
+    take_turns(lambda: prepare(arguments), "tensorflow", "keras", "ai-edge-litert")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,12 @@ from benchmarks.turns import take_turns
 Work = Callable[[], object]
 
 # Width, depth, heads.
-_SIZES = {"B/16": (768, 12, 12), "Ti/16": (192, 12, 3)}
+_SIZES = {
+    "Ti/16": (192, 12, 3),
+    "S/16": (384, 12, 6),
+    "B/16": (768, 12, 12),
+    "L/16": (1024, 24, 16),
+}
 
 
 def build(variant: str, precision: str) -> keras.Model:
@@ -54,7 +59,7 @@ def main() -> None:
     parser.add_argument("--precision", required=True)
     parser.add_argument("--train", action="store_true")
     arguments = parser.parse_args()
-    take_turns(lambda: prepare(arguments))
+    take_turns(lambda: prepare(arguments), "keras-hub", "tensorflow")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,12 @@ import torch
 
 from benchmarks.turns import take_turns
 
-_NAMES = {"B/16": "vit_base_patch16_224", "Ti/16": "vit_tiny_patch16_224"}
+_NAMES = {
+    "Ti/16": "vit_tiny_patch16_224",
+    "S/16": "vit_small_patch16_224",
+    "B/16": "vit_base_patch16_224",
+    "L/16": "vit_large_patch16_224",
+}
 
 
 def prepare(arguments: argparse.Namespace) -> Callable[[], object]:
@@ -66,7 +71,7 @@ def main() -> None:
     parser.add_argument("--precision", required=True)
     parser.add_argument("--train", action="store_true")
     arguments = parser.parse_args()
-    take_turns(lambda: prepare(arguments))
+    take_turns(lambda: prepare(arguments), "torch", "timm")
 
 
 if __name__ == "__main__":

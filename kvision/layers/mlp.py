@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.ops.fusing import fused
 from kvision.ops.recomputation import recomputed
 from kvision.ops.rows import by_rows, gelu
 
@@ -23,6 +24,11 @@ def _quick_gelu(x: Tensor) -> Tensor:
     return x * ops.sigmoid(1.702 * x)
 
 
+def _gated(hidden: Tensor) -> Tensor:
+    gates, values = ops.split(hidden, 2, axis=-1)
+    return ops.silu(gates) * values
+
+
 # Sources that say "gelu" mean different functions: the exact one (PyTorch), its tanh
 # approximation (flax), a sigmoid (OpenAI's CLIP, up to 0.02 away).
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -36,8 +42,16 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class _FeedForward(keras.layers.Layer):
     """Two products, dropout after each activation; what is between differs."""
 
-    def __init__(self, hidden_dim: int, dropout: float, parts: int, **kwargs: Any):
+    def __init__(
+        self,
+        hidden_dim: int,
+        activate: Callable[[Tensor], Tensor],
+        dropout: float,
+        parts: int,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self._activate = activate
         self.hidden_dim = hidden_dim
         self.dropout = dropout
         self._parts = parts
@@ -67,7 +81,8 @@ class _FeedForward(keras.layers.Layer):
 
     def _transform(self, rows: Tensor, training: bool | None) -> Tensor:
         def activate_and_narrow(hidden: Tensor) -> Tensor:
-            hidden = self.hidden_drop(self._activate(hidden), training=training)
+            activate = fused(self._activate) if training else self._activate
+            hidden = self.hidden_drop(activate(hidden), training=training)
             return self.fc2(hidden)
 
         if training:
@@ -77,9 +92,6 @@ class _FeedForward(keras.layers.Layer):
             activate_and_narrow = recomputed(activate_and_narrow, seeds)
         narrow = activate_and_narrow(self.fc1(rows))
         return self.output_drop(narrow, training=training)
-
-    def _activate(self, hidden: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Keep the shape."""
@@ -116,16 +128,14 @@ class MLP(_FeedForward):
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(hidden_dim, dropout, parts=1, **kwargs)
         if activation not in _ACTIVATIONS:
             raise ValueError(
                 f"activation must be one of {', '.join(_ACTIVATIONS)}. Received: "
                 f"{activation!r}"
             )
+        activate = _ACTIVATIONS[activation]
+        super().__init__(hidden_dim, activate, dropout, parts=1, **kwargs)
         self.activation = activation
-
-    def _activate(self, hidden: Tensor) -> Tensor:
-        return _ACTIVATIONS[self.activation](hidden)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
@@ -145,8 +155,4 @@ class SwiGLU(_FeedForward):
     """
 
     def __init__(self, hidden_dim: int, dropout: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(hidden_dim, dropout, parts=2, **kwargs)
-
-    def _activate(self, hidden: Tensor) -> Tensor:
-        gates, values = ops.split(hidden, 2, axis=-1)
-        return ops.silu(gates) * values
+        super().__init__(hidden_dim, _gated, dropout, parts=2, **kwargs)

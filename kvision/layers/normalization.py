@@ -6,7 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from kvision.ops.rows import by_rows, normalize_rows
+from kvision.ops.rows import (
+    by_rows,
+    normalize_rows,
+    normalize_rows_in_training,
+)
 from kvision.ops.tracing import tracing_for_inference
 
 __all__ = ["FrozenBatchNormalization", "ImageNormalization", "LayerNormalization"]
@@ -190,7 +194,7 @@ class FrozenBatchNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kvision")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Keras' normalisation over the last axis, one kernel where only predictions count.
+    """Keras' normalisation over the last axis, with one kernel where TensorFlow has it.
 
     Args:
         epsilon: added to the variance.
@@ -200,12 +204,11 @@ class LayerNormalization(keras.layers.LayerNormalization):
     def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(epsilon=epsilon, **kwargs)
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Normalise (..., D) features."""
-        if not tracing_for_inference():
+        if not (tracing_for_inference() or training):
             return super().call(inputs)
+        normalize = normalize_rows_in_training if training else normalize_rows
         inputs = ops.cast(inputs, self.compute_dtype)
         gamma, beta = self.gamma, self.beta
-        return by_rows(
-            lambda rows: normalize_rows(rows, gamma, beta, self.epsilon), inputs
-        )
+        return by_rows(lambda rows: normalize(rows, gamma, beta, self.epsilon), inputs)

@@ -148,17 +148,13 @@ class TransformerBlock(keras.layers.Layer):
     def _transform(
         self, tokens: Tensor, given: dict[str, Tensor], training: bool | None
     ) -> Tensor:
-        # What the gradient of a normalisation would keep is several times its input,
-        # in float32 under any policy; it is cheap to compute again.
-        norm1: Any = self.norm1
-        norm2: Any = self.norm2
-        if training and not self.recompute:
-            norm1, norm2 = recomputed(norm1, ()), recomputed(norm2, ())
-        branch = self.attention(norm1(tokens), **given, training=training)
+        normalized = self.norm1(tokens, training=training)
+        branch = self.attention(normalized, **given, training=training)
         if self.layer_scale1 is not None:
             branch = self.layer_scale1(branch)
         tokens = tokens + self.drop_path1(branch, training=training)
-        branch = self.mlp(norm2(tokens), training=training)
+        normalized = self.norm2(tokens, training=training)
+        branch = self.mlp(normalized, training=training)
         if self.layer_scale2 is not None:
             branch = self.layer_scale2(branch)
         return tokens + self.drop_path2(branch, training=training)

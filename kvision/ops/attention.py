@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.ops.fusing import fused
 from kvision.ops.ordering import wait_for
 from kvision.ops.tracing import tracing_for_inference
 
@@ -98,13 +99,18 @@ def _rounded_softmax(logits: Tensor, dtype: Any) -> Tensor:
 
         def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
             upstream = args[0] if upstream is None else upstream
-            kept = ops.cast(wait_for(scores, [upstream]), "float32")
-            weighted = kept * ops.cast(upstream, "float32")
-            return weighted - kept * ops.sum(weighted, axis=-1, keepdims=True)
+            return _softmax_gradient(wait_for(scores, [upstream]), upstream)
 
         return scores, gradient
 
     return softmax(logits)
+
+
+@fused
+def _softmax_gradient(scores: Tensor, upstream: Tensor) -> Tensor:
+    scores, upstream = ops.cast(scores, "float32"), ops.cast(upstream, "float32")
+    weighted = scores * upstream
+    return weighted - scores * ops.sum(weighted, axis=-1, keepdims=True)
 
 
 def kept_softmax(logits: Tensor, keep: Tensor, epsilon: float = 1e-6) -> Tensor:

@@ -1,12 +1,15 @@
 """What works on each token alone, done in two dimensions."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
-__all__ = ["by_rows", "gelu", "normalize_rows"]
+from kvision.ops.fusing import fused
+
+__all__ = ["by_rows", "gelu", "normalize_rows", "normalize_rows_in_training"]
 
 Tensor = Any
 
@@ -79,3 +82,35 @@ def normalize_rows(rows: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) ->
     )
     normalized = tf.reshape(normalized, tf.shape(rows))
     return normalized * tf.cast(gamma, rows.dtype) + tf.cast(beta, rows.dtype)
+
+
+def normalize_rows_in_training(
+    rows: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> Tensor:
+    """Compute the same with one kernel for the gradient.
+
+    Args:
+        rows: (M, D) tensor.
+        gamma: (D,) tensor.
+        beta: (D,) tensor.
+        epsilon: added to the variance.
+
+    Returns:
+        (M, D) tensor.
+    """
+    return _normalize(epsilon)(rows, gamma, beta)
+
+
+@functools.cache
+def _normalize(epsilon: float) -> Callable[..., Tensor]:
+    @fused
+    def normalize(rows: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        values, width = ops.cast(rows, "float32"), rows.shape[-1]
+        # XLA makes vector instructions of products, not of sums along rows.
+        mean_of, to_row = ops.full((width, 1), 1.0 / width), ops.ones((1, width))
+        values = values - ops.matmul(ops.matmul(values, mean_of), to_row)
+        variance = ops.matmul(ops.square(values), mean_of)
+        values = values * ops.matmul(ops.rsqrt(variance + epsilon), to_row)
+        return ops.cast(values * gamma + beta, rows.dtype)
+
+    return normalize
