@@ -35,16 +35,24 @@ def pipeline(arguments: argparse.Namespace) -> Iterator:
 
 
 def decoding(arguments: argparse.Namespace) -> Iterator:
-    """Iterate over batches that are decoded, resized and padded by TensorFlow."""
+    """Iterate over batches that TensorFlow decodes, scales at random and pads."""
     content = json.loads(Path(arguments.annotations).read_text())
     paths = [str(Path(arguments.images, i["file_name"])) for i in content["images"]]
 
     def load(path: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
         size = tf.cast(tf.shape(image)[:2], tf.float32)
-        size = tf.cast(tf.round(size * tf.reduce_min(_SIZE / size)), tf.int32)
-        image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
-        rest = _SIZE - size
+        scale = tf.reduce_min(_SIZE / size) * tf.random.uniform([], 0.5, 1.5)
+        # What of the photo is seen, and the size at which it is.
+        part = tf.cast(tf.minimum(size, _SIZE / scale), tf.int32)
+        seen = tf.cast(tf.cast(part, tf.float32) * scale, tf.int32)
+        image = tf.cond(
+            scale < 1.0,
+            lambda: tf.image.resize(image[: part[0], : part[1]], seen, antialias=True),
+            lambda: tf.image.resize(image[: part[0], : part[1]], seen),
+        )
+        rest = _SIZE - seen
+        image = tf.cast(tf.round(image), tf.uint8)
         return tf.pad(image, [[0, rest[0]], [0, rest[1]], [0, 0]])
 
     dataset = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths)).repeat()

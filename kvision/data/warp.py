@@ -25,6 +25,7 @@ Sample = dict[str, tf.Tensor]
 _ROWS = ("gt_boxes", "gt_labels", "gt_masks")
 _FACTS = ("labels", "image_ids", "image_sizes", "original_sizes", "scales")
 _MIN_SIDE = 1.0  # pixels; less than this of an object cannot be learnt from
+_SAME = 1e-3  # pixels; a box that moved by less lies where it did
 _STRAIGHT = 1e-6  # off-diagonal part of a map below which it does not rotate
 
 
@@ -82,7 +83,11 @@ def warp(
     result["gt_boxes"] = tf.where(keep[:, None], boxes, 0.0)
     result["gt_labels"] = tf.where(keep, labels, -1)
     if masks is not None:
-        grids = regrid(grids, moved, boxes, cells)
+        # Most boxes stay as they are: their masks need not be resampled.
+        changed = tf.reduce_any(tf.abs(boxes - moved) > _SAME, axis=1)
+        if side != cells:
+            changed = tf.ones_like(changed)
+        grids = _regrid_some(grids, moved, boxes, keep & changed, cells)
         result["gt_masks"] = tf.where(keep[:, None, None], grids, tf.zeros_like(grids))
     return result
 
@@ -381,13 +386,15 @@ def _tighten(
     clipped = tf.clip_by_value(boxes, 0.0, frame)
     is_seen = tf.reduce_all(clipped[:, 2:] - clipped[:, :2] >= _MIN_SIDE, axis=1)
     if has_masks:
-        changed = tf.reduce_any(tf.abs(clipped - boxes) > 1e-3, axis=1)
+        changed = tf.reduce_any(tf.abs(clipped - boxes) > _SAME, axis=1)
         rows = tf.where((changed | is_loose) & is_seen)
-        # One gather and scatter: most objects are not touched.
-        seen = tf.gather_nd(clipped, rows)
-        part = regrid(tf.gather_nd(grids, rows), tf.gather_nd(boxes, rows), seen)
-        tight = extents(part, seen)
-        clipped = tf.tensor_scatter_nd_update(clipped, rows, tight)
+
+        def tighten() -> tf.Tensor:
+            seen = tf.gather_nd(clipped, rows)
+            part = regrid(tf.gather_nd(grids, rows), tf.gather_nd(boxes, rows), seen)
+            return tf.tensor_scatter_nd_update(clipped, rows, extents(part, seen))
+
+        clipped = tf.cond(tf.size(rows) > 0, tighten, lambda: clipped)
         is_seen = tf.reduce_all(clipped[:, 2:] - clipped[:, :2] >= _MIN_SIDE, axis=1)
     return clipped, is_seen
 
@@ -425,6 +432,26 @@ def _first_half(profile: tf.Tensor) -> tf.Tensor:
     inside = tf.cast(first, profile.dtype) + tf.where(first > 0, part, 0.0)
     cells = tf.cast(tf.shape(profile)[1], profile.dtype)
     return tf.where(tf.reduce_any(is_in, axis=1), inside, cells)
+
+
+def _regrid_some(
+    grids: tf.Tensor, old: tf.Tensor, new: tf.Tensor, chosen: tf.Tensor, cells: int
+) -> tf.Tensor:
+    """Lay some of (G, h, w) masks over other boxes, on grids of `cells` x `cells`."""
+    side = grids.shape[-1]
+
+    def relay() -> tf.Tensor:
+        rows = tf.where(chosen)
+        part, before, after = (tf.gather_nd(v, rows) for v in (grids, old, new))
+        part = regrid(part, before, after, cells)
+        if side != cells:
+            shape = tf.concat([tf.shape(grids)[:1], [cells, cells]], axis=0)
+            return tf.scatter_nd(tf.cast(rows, tf.int32), part, shape)
+        return tf.tensor_scatter_nd_update(grids, rows, part)
+
+    if side != cells:
+        return relay()
+    return tf.cond(tf.reduce_any(chosen), relay, lambda: grids)
 
 
 def regrid(
