@@ -8,7 +8,7 @@ from keras import ops
 
 from kvision.ops.fusing import fused
 from kvision.ops.recomputation import recomputed
-from kvision.ops.rows import by_rows, gelu
+from kvision.ops.rows import by_rows, dense_by_rows, gelu
 
 __all__ = ["MLP", "SwiGLU"]
 
@@ -83,7 +83,7 @@ class _FeedForward(keras.layers.Layer):
         def activate_and_narrow(hidden: Tensor) -> Tensor:
             activate = fused(self._activate) if training else self._activate
             hidden = self.hidden_drop(activate(hidden), training=training)
-            return self.fc2(hidden)
+            return dense_by_rows(self.fc2, hidden)
 
         if training:
             # An activation is cheap to compute again, and what its gradient and that of

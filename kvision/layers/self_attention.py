@@ -6,8 +6,14 @@ import keras
 from keras import ops
 
 from kvision.layers.normalization import LayerNormalization
-from kvision.ops.attention import attention_scores, merge_heads, split_heads
-from kvision.ops.rows import by_rows
+from kvision.ops.attention import (
+    attention_scores,
+    merge_heads,
+    merge_leading_heads,
+    split_heads,
+    split_leading_heads,
+)
+from kvision.ops.rows import dense_by_rows
 
 __all__ = ["SelfAttention"]
 
@@ -111,14 +117,17 @@ class SelfAttention(keras.layers.Layer):
         Returns:
             (B, N, D) tensor; with scores, a pair with (B, H, N, N) in [0, 1].
         """
-        packed = by_rows(self.qkv, tokens)
-        queries, keys, values = split_heads(packed, self.num_heads, 3)
+        are_alike = bias is None and keep is None and not return_attention_scores
+        split = split_leading_heads if are_alike else split_heads
+        merge = merge_leading_heads if are_alike else merge_heads
+        packed = dense_by_rows(self.qkv, tokens)
+        queries, keys, values = split(packed, self.num_heads, 3)
         if self.query_norm is not None and self.key_norm is not None:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
         scores = attention_scores(queries, keys, bias, keep)
         dropped = self.score_drop(scores, training=training)
-        mixed = merge_heads(ops.matmul(dropped, values))
-        outputs = self.output_drop(by_rows(self.projection, mixed), training=training)
+        mixed = dense_by_rows(self.projection, merge(ops.matmul(dropped, values)))
+        outputs = self.output_drop(mixed, training=training)
         return (outputs, scores) if return_attention_scores else outputs
 
     def compute_output_spec(

@@ -12,7 +12,14 @@ from kvision.ops.fusing import fused
 from kvision.ops.ordering import wait_for
 from kvision.ops.tracing import tracing_for_inference
 
-__all__ = ["attention_scores", "kept_softmax", "merge_heads", "split_heads"]
+__all__ = [
+    "attention_scores",
+    "kept_softmax",
+    "merge_heads",
+    "merge_leading_heads",
+    "split_heads",
+    "split_leading_heads",
+]
 
 Tensor = Any
 
@@ -50,13 +57,47 @@ def merge_heads(heads: Tensor) -> Tensor:
     return ops.reshape(tokens, (-1, length, num_heads * head_dim))
 
 
+def split_leading_heads(packed: Tensor, num_heads: int, parts: int) -> list[Tensor]:
+    """Do as `split_heads`, but heads come before samples.
+
+    Where heads and samples need not be told apart: parts of the first axis are not
+    copied.
+
+    Args:
+        packed: (B, N, parts * D) tensor; each part is head-major.
+        num_heads: H.
+        parts: how many tensors are packed.
+
+    Returns:
+        `parts` tensors (H, B, N, d).
+    """
+    _, length, width = packed.shape
+    head_dim = width // (parts * num_heads)
+    heads = ops.reshape(packed, (-1, length, parts * num_heads, head_dim))
+    return list(ops.split(ops.transpose(heads, (2, 0, 1, 3)), parts, axis=0))
+
+
+def merge_leading_heads(heads: Tensor) -> Tensor:
+    """Do as `merge_heads` with the heads of `split_leading_heads`.
+
+    Args:
+        heads: (H, B, N, d) tensor.
+
+    Returns:
+        (B, N, H * d) tensor.
+    """
+    num_heads, _, length, head_dim = heads.shape
+    tokens = ops.transpose(heads, (1, 2, 0, 3))
+    return ops.reshape(tokens, (-1, length, num_heads * head_dim))
+
+
 def attention_scores(
     queries: Tensor, keys: Tensor, bias: Tensor | None = None, keep: Any = None
 ) -> Tensor:
     """Compute softmax(Q K^T / sqrt(d) + bias), the softmax in float32.
 
     Args:
-        queries: (B, H, N, d) tensor.
+        queries: (B, H, N, d) tensor; without `bias` and `keep` (H, B, N, d) as well.
         keys: (B, H, M, d) tensor.
         bias: tensor that broadcasts to (B, H, N, M), added before the softmax; large
             and negative where a key must not be seen.

@@ -5,11 +5,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import ops
 
 from kvision.ops.fusing import fused
+from kvision.ops.tracing import tracing_for_inference
 
-__all__ = ["by_rows", "gelu", "normalize_rows", "normalize_rows_in_training"]
+__all__ = [
+    "by_rows",
+    "dense_by_rows",
+    "gelu",
+    "normalize_rows",
+    "normalize_rows_in_training",
+]
 
 Tensor = Any
 
@@ -30,6 +38,34 @@ def by_rows(function: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
     shape = ops.shape(tokens)
     rows = function(ops.reshape(tokens, (-1, shape[-1])))
     return ops.reshape(rows, (-1, *shape[1:-1], rows.shape[-1]))
+
+
+def dense_by_rows(dense: keras.layers.Dense, tokens: Tensor) -> Tensor:
+    """Apply a dense layer without activation to tokens.
+
+    Predictions in half precision on a CPU take it as a convolution of one pixel, for
+    which TensorFlow's oneDNN (3.7) has a kernel a sixth faster than for products.
+
+    Args:
+        dense: layer that is built.
+        tokens: (B, ..., D) tensor.
+
+    Returns:
+        (B, ..., E) tensor.
+    """
+    is_half = keras.backend.standardize_dtype(dense.compute_dtype) == "bfloat16"
+    if not (is_half and tracing_for_inference()):
+        return by_rows(dense, tokens)
+
+    def convolve(rows: Tensor) -> Tensor:
+        number, width = ops.shape(rows)
+        kernel = ops.cast(dense.kernel, rows.dtype)[None, None]
+        pixels = ops.conv(ops.reshape(rows, (1, number, 1, width)), kernel)
+        if dense.use_bias:
+            pixels = ops.add(pixels, ops.cast(dense.bias, rows.dtype))
+        return ops.reshape(pixels, (number, dense.units))
+
+    return by_rows(convolve, ops.cast(tokens, dense.compute_dtype))
 
 
 def gelu(x: Tensor) -> Tensor:
