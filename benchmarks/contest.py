@@ -116,13 +116,12 @@ def compete(contestants: list[Contestant], turns: int, seconds: float) -> list[R
         for contestant, process, result in zip(
             contestants, processes, results, strict=True
         ):
-            if process.stdin is not None:
-                process.stdin.close()
+            print("", file=process.stdin, flush=True)
             result.peak_megabytes = _answer(process, contestant)["peak_megabytes"]
-            process.wait()
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     return results
 
 

@@ -1,4 +1,4 @@
-"""Exports of kvision's Vision Transformers, with the comparison that belongs to them."""
+"""Exports of kvision's Vision Transformers, each compared with its model."""
 
 import argparse
 import tempfile

@@ -1,4 +1,4 @@
-"""COCO photos as batches of 640 px with kvision, or their decoding and resizing alone."""
+"""COCO photos as batches of 640 px, or their decoding and resizing alone."""
 
 import argparse
 import json

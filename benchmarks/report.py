@@ -40,7 +40,9 @@ def table_of(results: list[Result], limits: list[Result]) -> Table:
     return table
 
 
-def markdown(title: str, command: str, results: list[Result], limits: list[Result]) -> str:
+def markdown(
+    title: str, command: str, results: list[Result], limits: list[Result]
+) -> str:
     """Write a section of RESULTS.md.
 
     Args:

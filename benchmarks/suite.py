@@ -215,7 +215,7 @@ def evaluation(places: Places) -> list[Contestant]:
 
 
 def coco_input(places: Places) -> list[Contestant]:
-    """Photos of COCO to batches of 4 with masks, 640 px, mirrored, scaled by 0.5 to 1.5.
+    """COCO photos to batches of 4 with masks, 640 px, mirrored, scaled by 0.5 to 1.5.
 
     Images a second.
     """

@@ -276,7 +276,7 @@ def _mean_over_cells(
     A difference of running sums; the last pixel before an edge counts in part. (As a
     product of matrices this would wake BLAS' threads for microseconds of work.)
     """
-    # Laid out in memory as the values are: from one order to the other takes twice as long.
+    # Laid out in memory as the values are; the other way takes twice as long.
     order: Literal["F", "C"] = "F" if values.flags.f_contiguous else "C"
     sums = np.zeros((len(values) + 1, values.shape[1]), np.float32, order)
     np.cumsum(values, axis=0, out=sums[1:])

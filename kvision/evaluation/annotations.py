@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from kvision.evaluation.masks import check_rle
+from kvision.evaluation.rle import check_rle
 
 __all__ = ["Annotations", "read_annotations"]
 

@@ -6,7 +6,8 @@ it is installed; the tests hold the two together to six digits.
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from kvision.evaluation.annotations import Annotations, read_annotations
-from kvision.evaluation.masks import check_rle
+from kvision.evaluation.rle import check_rle, check_rles
 
 __all__ = ["PrecisionRecall", "coco_scores", "engine", "evaluate", "figure_names"]
 
@@ -193,41 +194,60 @@ def _checked_results(
     results: Sequence[Result], truth: Annotations, masks: bool
 ) -> list[Result]:
     """Copy results with ids from 1, boxes and areas; refuse what cannot be scored."""
-    detections = []
-    for number, result in enumerate(results, 1):
-        try:
-            detections.append(_checked_result(number, result, truth, masks))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise ValueError(
-                f"Result {number - 1} {_short(result)}: {reason}"
-            ) from None
-    return detections
+    # RLEs are looked at together, before pycocotools reads any.
+    coded = [
+        number
+        for number, result in enumerate(results)
+        if _each(results, number, lambda r: _needs_rle(r, truth, masks))
+        and result.get("segmentation") is not None
+    ]
+    rles = [results[number]["segmentation"] for number in coded]
+    sizes = [truth.image_sizes[results[number]["image_id"]] for number in coded]
+    bad = check_rles(rles, sizes)
+    if bad < len(rles):
+        _each(results, coded[bad], lambda _: check_rle(rles[bad], sizes[bad]))
+    # Of a list pycocotools (2.0.11) gives areas modulo 256 or an OverflowError.
+    areas = [float(coco_mask.area(rle)) for rle in rles] if masks else None
+    return [
+        _each(results, number, lambda r, n=number: _completed(n, r, areas))
+        for number in range(len(results))
+    ]
 
 
-def _checked_result(
-    number: int, result: Result, truth: Annotations, masks: bool
-) -> Result:
-    image_id, segmentation = result["image_id"], result.get("segmentation")
-    if image_id not in truth.image_sizes:
+def _each(results: Sequence[Result], number: int, work: Callable[[Result], Any]) -> Any:
+    """Do something with a result; errors name it."""
+    try:
+        return work(results[number])
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        message = f"Result {number} {_short(results[number])}: {reason}"
+        raise ValueError(message) from None
+
+
+def _needs_rle(result: Result, truth: Annotations, masks: bool) -> bool:
+    """Check what is not a mask, and tell whether the mask is needed."""
+    if result["image_id"] not in truth.image_sizes:
         raise ValueError(f"no such image in {truth.source}")
     if result["category_id"] not in truth.categories:
         raise ValueError(f"no such category in {truth.source}")
-    if not np.isfinite(result["score"]):
+    if not math.isfinite(result["score"]):
         raise ValueError("the score is not a finite number")
-    detection = {**result, "id": number, "iscrowd": 0}
-    if segmentation is None and masks:
-        raise ValueError("no segmentation, which masks=True needs")
-    if segmentation is not None and (masks or result.get("bbox") is None):
-        check_rle(segmentation, truth.image_sizes[image_id])
-    if result.get("bbox") is None:
-        if segmentation is None:
+    if result.get("segmentation") is None:
+        if masks:
+            raise ValueError("no segmentation, which masks=True needs")
+        if result.get("bbox") is None:
             raise ValueError("neither bbox nor segmentation")
-        detection["bbox"] = coco_mask.toBbox(segmentation).tolist()
-    _x, _y, width, height = detection["bbox"]
-    if not np.isfinite(detection["bbox"]).all():
+    return masks or result.get("bbox") is None
+
+
+def _completed(number: int, result: Result, areas: list[float] | None) -> Result:
+    detection = {**result, "id": number + 1, "iscrowd": 0}
+    if result.get("bbox") is None:
+        detection["bbox"] = coco_mask.toBbox(result["segmentation"]).tolist()
+    x, y, width, height = detection["bbox"]
+    if not all(map(math.isfinite, (x, y, width, height))):
         raise ValueError("the bbox is not four finite numbers")
-    detection["area"] = float(coco_mask.area(segmentation)) if masks else width * height
+    detection["area"] = width * height if areas is None else areas[number]
     return detection
 
 

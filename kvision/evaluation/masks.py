@@ -14,10 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-__all__ = ["Patch", "check_rle", "crop", "decode", "paste", "patches", "rles"]
+from kvision.evaluation.rle import encode
+
+__all__ = ["Patch", "crop", "decode", "paste", "patches", "rles"]
 
 Array = np.ndarray
 RLE = dict[str, Any]
+
+# Instances for which what does not depend on the size of a patch is done at once.
+_TOGETHER = 32
 
 
 class Patch(NamedTuple):
@@ -75,9 +80,11 @@ def patches(
         One `Patch` per instance, empty where the box holds no pixel centre.
     """
     masks, boxes = _checked(masks, boxes)
-    for mask, box in zip(masks, boxes, strict=True):
-        left, top, columns = _patch_by_columns(mask, box, size, threshold)
-        yield Patch(top, left, columns.T)
+    for some in _chunks(len(masks)):
+        for left, top, columns in _by_columns(
+            masks[some], boxes[some], size, threshold
+        ):
+            yield Patch(top, left, columns.T)
 
 
 def rles(
@@ -95,17 +102,17 @@ def rles(
         N dicts `{"size": [height, width], "counts": str}`, as in result files.
     """
     masks, boxes = _checked(masks, boxes)
-    height, width = int(size[0]), int(size[1])
-    runs = [
-        {
-            "size": [height, width],
-            "counts": _runs(*_patch_by_columns(mask, box, size, threshold), size),
-        }
-        for mask, box in zip(masks, boxes, strict=True)
-    ]
-    encoded = coco_mask.frPyObjects(runs, height, width) if runs else []
-    for rle in encoded:
-        rle["counts"] = rle["counts"].decode("ascii")
+    encoded: list[RLE] = []
+    for some in _chunks(len(masks)):
+        encoded += encode(
+            [
+                _edges(left, top, pixels, int(size[0]))
+                for left, top, pixels in _by_columns(
+                    masks[some], boxes[some], size, threshold
+                )
+            ],
+            size,
+        )
     return encoded
 
 
@@ -145,55 +152,6 @@ def decode(rle: RLE) -> Array:
         return coco_mask.decode(rle).astype(bool)
 
 
-def check_rle(rle: Any, size: tuple[int, int] | None = None) -> None:
-    """Refuse a compressed RLE that pycocotools would hang or run wild on.
-
-    Args:
-        rle: dict with `size` and `counts`.
-        size: (height, width) that it should have; None for any.
-
-    Raises:
-        ValueError: it is malformed, or for an image of another size.
-    """
-    if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
-        raise ValueError(f"expected an RLE with size and counts, received {rle!r:.60}")
-    if size is not None and tuple(rle["size"]) != tuple(size):
-        raise ValueError(
-            f"its mask is for (height, width) {list(rle['size'])}, the image has "
-            f"{list(size)}; is its EXIF orientation applied in both?"
-        )
-    runs = _run_lengths(rle["counts"])
-    height, width = rle["size"]
-    if runs is None or runs.min() < 0 or runs.sum() != height * width:
-        raise ValueError(f"the runs of its RLE do not add up to {height} x {width}")
-
-
-def _run_lengths(counts: str | bytes) -> Array | None:
-    """Decode COCO's compressed counts; None where they are malformed.
-
-    A number is written in characters of 5 bits, the lowest first; bit 6 says that
-    another follows, and the highest bit of the last is the sign. From the fourth on a
-    number is the difference from the one two places before.
-    """
-    text = counts.encode() if isinstance(counts, str) else counts
-    if not isinstance(text, bytes) or not text:
-        return None
-    digits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(digits & 32 == 0)
-    if digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
-        return None
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > 8:
-        return None
-    place = np.arange(len(digits)) - np.repeat(starts, lengths)
-    numbers = np.add.reduceat((digits & 31) << (5 * place), starts)
-    numbers -= (digits[ends] & 16 > 0) * (1 << (5 * lengths))
-    for first in (1, 2):
-        numbers[first::2] = np.cumsum(numbers[first::2])
-    return numbers
-
-
 def _checked(masks: Array, boxes: Array) -> tuple[Array, Array]:
     """Return masks as (N, h, w) floats in [0, 1] and boxes as (N, 4) float64."""
     masks, boxes = np.asarray(masks), np.asarray(boxes, np.float64)
@@ -212,63 +170,83 @@ def _checked(masks: Array, boxes: Array) -> tuple[Array, Array]:
     return masks.astype(np.float32, copy=False), boxes
 
 
-def _patch_by_columns(
-    mask: Array, box: Array, size: tuple[int, int], threshold: float
-) -> tuple[int, int, Array]:
-    """Return (left, top, pixels) with pixels (columns, rows): RLE's order.
+def _chunks(number: int) -> Iterator[slice]:
+    return (slice(i, i + _TOGETHER) for i in range(0, number, _TOGETHER))
+
+
+def _by_columns(
+    masks: Array, boxes: Array, size: tuple[int, int], threshold: float
+) -> Iterator[tuple[int, int, Array]]:
+    """Make (left, top, pixels) with pixels (columns, rows): RLE's order.
 
     Interpolation is a gather and a product along each axis. Matrix products would do
     the same, but BLAS threads fight over patches as small as these.
     """
-    grid = np.pad(mask.T, 1)
-    left, cell, fraction = _positions(box[0], box[2], mask.shape[1], size[1], threshold)
-    columns = grid[cell] + np.diff(grid, axis=0)[cell] * fraction[:, None]
-    top, cell, fraction = _positions(box[1], box[3], mask.shape[0], size[0], threshold)
-    values = np.diff(columns, axis=1)[:, cell]
-    values *= fraction
-    values += columns[:, cell]
-    return left, top, values >= threshold
+    number, rows, columns = masks.shape
+    grids = np.zeros((number, columns + 2, rows + 2), np.float32)
+    grids[:, 1:-1, 1:-1] = masks.transpose(0, 2, 1)
+    steps = np.diff(grids, axis=1)
+    across = _positions(boxes[:, 0], boxes[:, 2], columns, size[1], threshold)
+    down = _positions(boxes[:, 1], boxes[:, 3], rows, size[0], threshold)
+    for grid, step, (left, x, part_x), (top, y, part_y) in zip(
+        grids, steps, across, down, strict=True
+    ):
+        lines = step[x]
+        lines *= part_x[:, None]
+        lines += grid[x]
+        values = (lines[:, 1:] - lines[:, :-1])[:, y]
+        values *= part_y
+        values += lines[:, y]
+        yield left, top, values >= threshold
 
 
 def _positions(
-    start: float, end: float, cells: int, pixels: int, threshold: float
-) -> tuple[int, Array, Array]:
-    """Locate the pixels of a box along one axis between the centres of cells.
+    starts: Array, ends: Array, cells: int, pixels: int, threshold: float
+) -> list[tuple[int, Array, Array]]:
+    """Locate the pixels of boxes along one axis between the centres of cells.
 
     A mask fades to 0 over half a cell beyond its outermost centres, which are half a
     cell inside the box: only below a threshold of 0.5 can pixels outside count.
 
     Returns:
-        The first pixel; for each pixel the cell, in a grid with an empty cell added at
-        both ends, whose centre lies before it; how far it is to the next one (0..1).
+        For each box the first pixel; for each of its pixels the cell, in a grid with an
+        empty cell added at both ends, whose centre lies before it; how far it is to the
+        next one (0..1).
     """
-    extent = end - start
-    if extent <= 0:
-        return 0, np.zeros(0, np.intp), np.zeros(0, np.float32)
-    margin = max(0.0, 0.5 - threshold) * extent / cells
-    first = max(0, int(np.ceil(start - margin - 0.5)))
-    last = min(pixels - 1, int(np.floor(end + margin - 0.5)))
-    centres = np.arange(first, last + 1) + 0.5
-    position = (centres - start) * (cells / extent) + 0.5
+    extents = ends - starts
+    margins = max(0.0, 0.5 - threshold) * extents / cells
+    firsts = np.maximum(0, np.ceil(starts - margins - 0.5)).astype(np.intp)
+    lasts = np.minimum(pixels - 1, np.floor(ends + margins - 0.5)).astype(np.intp)
+    counts = np.where(extents > 0, np.maximum(lasts - firsts + 1, 0), 0)
+    stops = np.cumsum(counts)
+    box = np.repeat(np.arange(len(starts)), counts)
+    pixel = np.arange(len(box)) - (stops - counts)[box] + firsts[box]
+    scales = cells / np.where(extents > 0, extents, 1.0)
+    position = (pixel + 0.5 - starts[box]) * scales[box] + 0.5
     cell = np.clip(position.astype(np.intp), 0, cells)
-    return first, cell, (position - cell).astype(np.float32)
+    fraction = (position - cell).astype(np.float32)
+    return [
+        (first, cell[stop - count : stop], fraction[stop - count : stop])
+        for first, count, stop in zip(
+            firsts.tolist(), counts.tolist(), stops.tolist(), strict=True
+        )
+    ]
 
 
-def _runs(left: int, top: int, pixels: Array, size: tuple[int, int]) -> Array:
-    """Return RLE counts (zeros first) of a patch given as (columns, rows)."""
-    height, width = size
+def _edges(left: int, top: int, pixels: Array, height: int) -> Array:
+    """Return where a patch given as (columns, rows) changes, column by column."""
     columns, rows = pixels.shape
     # One empty pixel ahead of everything and one after each column end every run.
     flat = np.zeros(1 + columns * (rows + 1), bool)
     flat[1:].reshape(columns, rows + 1)[:, :-1] = pixels
-    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), rows + 1)
-    edges = (left + column) * height + (top + row)
+    (change,) = (flat[1:] != flat[:-1]).nonzero()
+    column = change // (rows + 1)
+    edges = change + column * (height - rows - 1) + (left * height + top)
     if rows == height:
         # A run that reaches the bottom goes on at the top of the next column.
-        joined = np.flatnonzero(edges[1:] == edges[:-1])
+        (joined,) = (edges[1:] == edges[:-1]).nonzero()
         edges = np.delete(edges, np.concatenate([joined, joined + 1]))
-    counts = np.diff(edges, prepend=0, append=height * width)
-    return counts if counts[-1] else counts[:-1]
+    return edges
 
 
 def _cell_means(values: Array, start: float, end: float, cells: int) -> Array:

@@ -28,8 +28,8 @@ def fused(function: Function) -> Function:
 
     Returns:
         Function of the same arguments. Where nothing is gained, eagerly, inside a graph
-        that XLA compiles as a whole and on an accelerator, it is `function`; on backends
-        other than TensorFlow `function` under `keras.remat`.
+        that XLA compiles as a whole and on an accelerator, it is `function`; on other
+        backends than TensorFlow it is `function` under `keras.remat`.
     """
     if keras.backend.backend() != "tensorflow":
         return keras.remat(function)

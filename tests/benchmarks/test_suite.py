@@ -1,9 +1,10 @@
-"""The suite runs: every contest that needs no peer, at tiny sizes, and nothing timed."""
+"""The suite runs, at tiny sizes and without peers; nothing is timed."""
 
 import json
 from pathlib import Path
 
 import pytest
+
 from benchmarks.__main__ import main
 from benchmarks.contest import Result
 from benchmarks.report import markdown, write_section
@@ -41,7 +42,10 @@ def result_of(name: str, rates: list[float]) -> Result:
 
 
 def test_ratios_and_shares() -> None:
-    ours, theirs = result_of("kvision", [2.0, 4.0, 9.0]), result_of("x", [1.0, 4.0, 3.0])
+    ours, theirs = (
+        result_of("kvision", [2.0, 4.0, 9.0]),
+        result_of("x", [1.0, 4.0, 3.0]),
+    )
     assert ours.times_of(theirs) == 2.0
     assert ours.share_of([Result("product", 4.0, "float32", [4.0])]) == 0.5
     assert ours.share_of([Result("product", 4.0, "bfloat16", [4.0])]) == 0.0

@@ -95,26 +95,6 @@ def test_boxes_that_hold_no_pixel_give_empty_masks():
     assert all(patch.mask.size == 0 for patch in masks.patches(full, boxes, (10, 10)))
 
 
-@given(seed=st.integers(0, 10_000), density=st.floats(0, 1))
-@settings(max_examples=100, deadline=None)
-def test_what_pycocotools_encodes_is_accepted(seed, density):
-    rng = np.random.default_rng(seed)
-    size = rng.integers(1, 300, 2)
-    mask = (rng.random(size) < density).astype(np.uint8)
-    masks.check_rle(coco_mask.encode(np.asfortranarray(mask)), tuple(size.tolist()))
-    runs = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=2, append=2)))
-    runs = np.concatenate(([0] if mask[0, 0] else [], runs))
-    rle = coco_mask.encode(np.asfortranarray(mask))
-    np.testing.assert_array_equal(masks._run_lengths(rle["counts"]), runs)
-
-
-@given(counts=st.one_of(st.binary(max_size=40), st.text(max_size=40)))
-@settings(max_examples=200, deadline=None)
-def test_garbage_is_refused(counts):
-    with pytest.raises(ValueError, match="do not add up to 997 x 1009"):
-        masks.check_rle({"size": [997, 1009], "counts": counts})
-
-
 def test_no_instances():
     none = np.zeros((0, 28, 28)), np.zeros((0, 4))
     assert masks.paste(*none, (5, 6)).shape == (0, 5, 6)

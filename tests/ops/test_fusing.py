@@ -43,7 +43,9 @@ def test_values_and_gradients_are_those_of_the_function(dtype: str) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         one, other = (tf.cast(v, tf.float32).numpy() for v in (one, other))
-        np.testing.assert_allclose(one, other, atol=1e-6 if dtype == "float32" else 0.03)
+        np.testing.assert_allclose(
+            one, other, atol=1e-6 if dtype == "float32" else 0.03
+        )
 
 
 def test_one_kernel_in_graphs_alone() -> None:
@@ -84,7 +86,9 @@ def test_layer_normalization_in_training(dtype: str) -> None:
     def run(layer):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(tf.square(tf.cast(layer(x, training=True), tf.float32)))
+            loss = tf.reduce_sum(
+                tf.square(tf.cast(layer(x, training=True), tf.float32))
+            )
         return loss, *tape.gradient(loss, (x, layer.gamma.value, layer.beta.value))
 
     found = []
