@@ -22,6 +22,9 @@ _NAMES = [str(number) for number in range(90)]
 def build(arguments: argparse.Namespace, dtype: str | None = None) -> keras.Model:
     """Build a model whose weights are all random: zeros would fold away."""
     number = arguments.proposals
+    chosen = {"roi_align_sampling_ratio": arguments.samples}
+    if number:
+        chosen["rpn_post_nms_top_k"] = number
     model = kv.models.mask_rcnn(
         "resnet50",
         class_names=_NAMES,
@@ -29,7 +32,8 @@ def build(arguments: argparse.Namespace, dtype: str | None = None) -> keras.Mode
         freeze_batch_norm=True,
         score_threshold=0.0,
         dtype=dtype,
-        **TORCHVISION_V1 | ({"rpn_post_nms_top_k": number} if number else {}),
+        **TORCHVISION_V1,
+        **chosen,
     )
     rng = np.random.default_rng(0)
     for weight in model.weights:
@@ -98,6 +102,7 @@ def main() -> None:
     parser.add_argument("--precision", required=True)
     parser.add_argument("--size", type=int, nargs=2, required=True)
     parser.add_argument("--proposals", type=int)
+    parser.add_argument("--samples", type=int, default=2, help="of a bin of ROIAlign")
     parser.add_argument("--objects", type=int, default=10)
     parser.add_argument("--train", action="store_true")
     arguments = parser.parse_args()

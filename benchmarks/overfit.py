@@ -1,6 +1,7 @@
 """Over-fit Mask R-CNN on eight photos of COCO: can the whole path learn at all?
 
     python -m benchmarks.overfit --data COCO_MINI --weights MOBILENET
+    python -m benchmarks.overfit --data COCO_MINI --backbone resnet50 --output MODEL
 
 trains on the eight photos with objects that come first in the file and scores the same
 photos in their original pixels. Nothing is augmented.
@@ -33,7 +34,9 @@ def main() -> None:
     """Train, score, print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="coco_mini folder")
-    parser.add_argument("--weights", required=True, help="MobileNetV2 weights file")
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--weights", help="weights file of the backbone")
+    parser.add_argument("--output", type=Path, help=".keras file to write")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--image-size", type=int, default=384)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -52,7 +55,7 @@ def main() -> None:
         "cache": True,
     }
     model = kv.models.mask_rcnn(
-        "mobilenet_v2",
+        arguments.backbone,
         class_names=[category["name"] for category in annotations["categories"]],
         image_size=size,
         weights=arguments.weights,
@@ -79,6 +82,8 @@ def main() -> None:
     metrics = kv.callbacks.COCOMetrics(kv.data.coco(**shared), annotations)
     scores = metrics.score(model)
     figures = {name: round(scores[name], 4) for name in scores if name.endswith("ap50")}
+    if arguments.output:
+        model.save(arguments.output)
     print(
         json.dumps(
             {

@@ -290,7 +290,7 @@ class _CocoSource:
         for row, instance in enumerate(instances):
             if self.has_masks and instance.segmentation is not None:
                 grids[row] = crop_mask(instance.segmentation, instance.box, cells)
-        self._grids[index, cells] = zlib.compress(grids, 1)
+        self._grids[index, cells] = zlib.compress(grids.tobytes(), 1)
         return grids
 
     def largest_count(self) -> int:

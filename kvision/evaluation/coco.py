@@ -5,7 +5,9 @@ it is installed; the tests hold the two together to six digits.
 """
 
 import contextlib
+import functools
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -208,9 +210,10 @@ def _checked_results(
         _each(results, coded[bad], lambda _: check_rle(rles[bad], sizes[bad]))
     # Of a list pycocotools (2.0.11) gives areas modulo 256 or an OverflowError.
     areas = [float(coco_mask.area(rle)) for rle in rles] if masks else None
+    each_area = itertools.repeat(None) if areas is None else areas
     return [
-        _each(results, number, lambda r, n=number: _completed(n, r, areas))
-        for number in range(len(results))
+        _each(results, number, functools.partial(_completed, number, area))
+        for number, area in zip(range(len(results)), each_area, strict=False)
     ]
 
 
@@ -240,14 +243,14 @@ def _needs_rle(result: Result, truth: Annotations, masks: bool) -> bool:
     return masks or result.get("bbox") is None
 
 
-def _completed(number: int, result: Result, areas: list[float] | None) -> Result:
+def _completed(number: int, area: float | None, result: Result) -> Result:
     detection = {**result, "id": number + 1, "iscrowd": 0}
     if result.get("bbox") is None:
         detection["bbox"] = coco_mask.toBbox(result["segmentation"]).tolist()
     x, y, width, height = detection["bbox"]
     if not all(map(math.isfinite, (x, y, width, height))):
         raise ValueError("the bbox is not four finite numbers")
-    detection["area"] = width * height if areas is None else areas[number]
+    detection["area"] = width * height if area is None else area
     return detection
 
 

@@ -1,6 +1,6 @@
 """What exporting a classifier means beyond what every model shares."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from kvision.export.parity import Run, in_batches
 from kvision.export.precision import image_batches
 from kvision.export.preprocessing import decode, grey, prepared
 from kvision.export.samples import comparison_images, fitted, generated_regions
-from kvision.export.twin import in_float32
 
 __all__ = ["ClassificationTask"]
 
@@ -32,10 +31,11 @@ class ClassificationTask:
 
     Args:
         model: a Functional model; see `Classifier`.
+        twin_of: function from a model to the twin that is exported.
 
     Attributes:
         description: what travels with the exported model.
-        model: its float32 twin, seen as a `Classifier`.
+        model: the twin that is exported, seen as a `Classifier`.
         plan: which operators of a TFLite file become 8-bit.
         max_rank: most dimensions of a tensor in a TFLite file: delegates for GPUs take
             no more.
@@ -44,9 +44,9 @@ class ClassificationTask:
     max_rank: int | None = 4
     plan = staticmethod(classifier_plan)
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, twin_of: Callable[[Any], Any]) -> None:
         self.description = describe(Classifier(model))
-        self.model = Classifier(in_float32(model))
+        self.model = Classifier(twin_of(model))
 
     def functional(self) -> Any:
         """Return a Functional model of the outputs by name, for converters of Keras."""
@@ -111,7 +111,7 @@ class ClassificationTask:
         )
 
     def compared_in_files(
-        self, form: str, run: Run, reference: Run, images: Any
+        self, form: str, run: Run, reference: Run, images: Any, kind: str
     ) -> LogitsDifference:
         """Run a form that takes files beside the model.
 
@@ -120,6 +120,7 @@ class ClassificationTask:
             run: function of files (B,) to outputs.
             reference: the model as a function of images.
             images: photos of any size, or None.
+            kind: of the numbers: "float32" must be equal.
 
         Returns:
             The difference.
@@ -130,7 +131,7 @@ class ClassificationTask:
         expected = in_batches(reference, inputs)
         found = in_batches(run, {"encoded_images": files})
         decided = is_decided(self.model, inputs)
-        return _difference(form, expected, found, decided, "float32", images)
+        return _difference(form, expected, found, decided, kind, images)
 
     def measured(
         self,

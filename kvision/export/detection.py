@@ -1,6 +1,6 @@
 """What exporting a detector means beyond what every model shares."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from kvision.export.parity import Run, in_batches
 from kvision.export.precision import average_precision
 from kvision.export.preprocessing import decode, fit
 from kvision.export.samples import comparison_images, fitted
-from kvision.export.twin import in_float32
 
 __all__ = ["DetectionTask", "detect_in_files", "in_photo_pixels"]
 
@@ -31,10 +30,11 @@ class DetectionTask:
 
     Args:
         model: a detector of `kvision.models`.
+        twin_of: function from a model to the twin that is exported.
 
     Attributes:
         description: what travels with the exported model.
-        model: its float32 twin.
+        model: the twin that is exported.
         plan: which operators of a TFLite file become 8-bit.
         max_rank: most dimensions of a tensor in a TFLite file; None for any.
     """
@@ -42,9 +42,9 @@ class DetectionTask:
     max_rank: int | None = None
     plan = staticmethod(detector_plan)
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, twin_of: Callable[[Any], Any]) -> None:
         self.description = describe(model)
-        self.model = in_float32(model)
+        self.model = twin_of(model)
 
     def outputs_of_files(self, contents: Tensor) -> Outputs:
         """Detect in image files (B,), in the pixels of each photo."""
@@ -72,7 +72,7 @@ class DetectionTask:
         )
 
     def compared_in_files(
-        self, form: str, run: Run, reference: Run, images: Any
+        self, form: str, run: Run, reference: Run, images: Any, kind: str
     ) -> Difference:
         """Run a form that takes files beside the model.
 
@@ -81,6 +81,7 @@ class DetectionTask:
             run: function of files (B,) to outputs in pixels of the photos.
             reference: the model as a function of images.
             images: photos of any size, or None.
+            kind: of the numbers: "float32" must be equal.
 
         Returns:
             The difference.
@@ -90,7 +91,7 @@ class DetectionTask:
         expected = in_batches(reference, self.inputs(fitted(self.model, photos)))
         expected = _in_photos(self.model, expected, photos)
         found = in_batches(run, {"encoded_images": files})
-        return self._difference(form, expected, found, "float32")
+        return self._difference(form, expected, found, kind)
 
     def measured(
         self,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["in_float32", "in_precision"]
+__all__ = ["in_float32", "in_precision", "with_weights_of"]
 
 
 def in_float32(model: Any) -> Any:
@@ -39,9 +39,24 @@ def in_precision(model: Any, dtype: str, **arguments: Any) -> Any:
     twin_config = _with_policies({**config, **whole, **arguments}, dtype)
     if twin_config == config:
         return model
-    twin = type(model).from_config(twin_config)
-    twin.set_weights(model.get_weights())
-    return twin
+    return with_weights_of(type(model).from_config(twin_config), model)
+
+
+def with_weights_of(model: Any, source: Any) -> Any:
+    """Give a model the weights of another of the same layers, one by one.
+
+    (`set_weights` of `get_weights` holds a third copy of all meanwhile.)
+
+    Args:
+        model: the model.
+        source: the other; its weights may be of another dtype.
+
+    Returns:
+        The model.
+    """
+    for new, old in zip(model.weights, source.weights, strict=True):
+        new.assign(old)
+    return model
 
 
 def _with_policies(config: Any, dtype: str) -> Any:

@@ -212,6 +212,31 @@ class Detector(keras.Model):
             config["backbone"] = keras.saving.serialize_keras_object(config["backbone"])
         return config
 
+    def rebuilt(self, **arguments: Any) -> "Detector":
+        """Build a detector of the same weights with other arguments.
+
+        Example, a lighter one: `model.rebuilt(rpn_post_nms_top_k=300)`.
+
+        Args:
+            **arguments: of the builder, in place of this detector's.
+
+        Returns:
+            New detector, not compiled.
+
+        Raises:
+            ValueError: if with these arguments a weight has another shape.
+        """
+        other = type(self).from_config({**self.get_config(), **arguments})
+        shapes = [[tuple(w.shape) for w in one.weights] for one in (self, other)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"With {', '.join(arguments)} the weights have other shapes: the new "
+                "model would have to be trained. Build it with kvision.models"
+            )
+        for new, old in zip(other.weights, self.weights, strict=True):
+            new.assign(old)
+        return other
+
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None

@@ -4,18 +4,14 @@ from typing import Any
 
 import keras
 
-from kvision import layers
 from kvision.models.detector import Detector
-from kvision.ops.tracing import inference_tracing, require_tensorflow
+from kvision.ops.tracing import require_tensorflow
 
 __all__ = ["for_inference", "traced"]
 
-_PRECISIONS = ("float32", "bfloat16")
-_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-
 
 def for_inference(model: keras.Model, precision: str = "float32") -> keras.Model:
-    """Return a model of the same weights that predicts faster and cannot be trained.
+    """Return a model of the same weights that predicts faster and is not for training.
 
     What `predict`, `predict_on_batch`, `kv.detect` and `kv.classify` run is traced in
     the forms of which TensorFlow makes one kernel: a normalisation, a product or a
@@ -32,53 +28,29 @@ def for_inference(model: keras.Model, precision: str = "float32") -> keras.Model
             some pixels.
 
     Returns:
-        New model of the same class.
+        New model of the same class. A classifier of this precision already, without
+        batch normalisation, shares its weights with it.
 
     Raises:
         ValueError: for another precision, or if Keras does not run on TensorFlow.
     """
     # Exports, and what they need, are not part of `import kvision`.
-    from kvision.export.twin import in_precision
+    from kvision.export.fast import fast_twin
 
     require_tensorflow("for_inference")
-    if precision not in _PRECISIONS:
-        raise ValueError(
-            f"precision must be one of {', '.join(_PRECISIONS)}. Received: "
-            f"{precision!r}"
-        )
-    is_detector = isinstance(model, Detector)
-    arguments = {"freeze_batch_norm": True} if is_detector else {}
-    twin = in_precision(model, "float32", **arguments)
-    if twin is model:
-        twin = type(model).from_config(model.get_config())
-        twin.set_weights(model.get_weights())
-    # Before weights are rounded, and again where the layers are others.
-    _fold_batch_norms(twin)
-    if precision != "float32":
-        twin = in_precision(twin, precision)
-        _fold_batch_norms(twin)
-    twin.trainable = False
+    twin = fast_twin(model, precision)
+    if twin is not model:
+        twin.trainable = False
+    elif isinstance(model, Detector):
+        twin = model.rebuilt()
+    else:
+        twin = keras.Model(model.input, model.output, name=model.name)
     predict = _compiled(twin)
     # Keras would make its own at the first call; it gives it batches to iterate over.
     twin.predict_function = lambda batches: predict(
         keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
     )
     return twin
-
-
-def _fold_batch_norms(model: keras.Model) -> None:
-    """Fold statistics that cannot change into the convolutions before them."""
-    for layer in model._flatten_layers():
-        if not isinstance(layer, layers.FrozenBatchNormalization):
-            continue
-        before = layer.input._keras_history.operation
-        # Not a subclass, which may do something with its kernel.
-        if (
-            type(before) in _CONVOLUTIONS
-            and before.activation is keras.activations.linear
-            and len(before._outbound_nodes) == 1
-        ):
-            layer.fold_into(before)
 
 
 def _compiled(model: keras.Model) -> Any:
@@ -116,6 +88,8 @@ def traced(model: keras.Model) -> Any:
     """
     import tensorflow as tf
 
+    from kvision.export import fast
+
     specs = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
         for tensor in model.inputs
@@ -129,5 +103,4 @@ def traced(model: keras.Model) -> Any:
             }
         return model(given, training=False)
 
-    with inference_tracing():
-        return tf.function(run, input_signature=specs).get_concrete_function()
+    return fast.traced(run, specs)

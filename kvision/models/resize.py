@@ -24,13 +24,11 @@ def with_image_size(model: keras.Model, image_size: tuple[int, int]) -> keras.Mo
     """
     if not isinstance(model, Detector):
         return _resized(model, image_size)
-    config = {**model.get_config(), "image_size": image_size}
-    if isinstance(config["backbone"], dict):  # a model object
-        backbone = keras.saving.deserialize_keras_object(config["backbone"])
-        config["backbone"] = _with_input_size(backbone, image_size)
-    resized = type(model).from_config(config)
-    resized.set_weights(model.get_weights())
-    return resized
+    backbone = model.get_config()["backbone"]
+    if isinstance(backbone, dict):  # a model object
+        backbone = keras.saving.deserialize_keras_object(backbone)
+        backbone = _with_input_size(backbone, image_size)
+    return model.rebuilt(image_size=image_size, backbone=backbone)
 
 
 def _resized(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:

@@ -16,6 +16,7 @@ from PIL import Image
 import kvision
 from kvision.export import Parity, ParityError, saved_model
 from kvision.export.detection import in_photo_pixels
+from tests.export.classifier import small_vit
 from tests.export.detector import CLASS_NAMES, small_detector, textured_images
 
 SIGNATURES = ["serving_default", "serving_xla", "encoded_images"]
@@ -222,3 +223,44 @@ def test_detections_in_the_padding_are_left_out() -> None:
     np.testing.assert_array_equal(found["labels"][0], [1, 2, -1, -1])
     np.testing.assert_allclose(found["scores"][0], [0.9, 0.7, 0, 0], rtol=1e-6)
     np.testing.assert_array_equal(found["masks"][0, :, 0, 0], [1, 9, 0, 0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_fast_form(precision: str, images: np.ndarray, tmp_path: Path) -> None:
+    """One argument away: fused kernels, weights of half the size, any batch."""
+    model = small_detector()
+    parity = saved_model(model, tmp_path / "1", precision=precision, images=images)
+    forms = {each.form: each for each in parity.differences}
+    assert list(forms) == ["serving_default", "encoded_images"]
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    run = loaded.signatures["serving_default"]
+    found = run(images=tf.constant(images[:2]))
+    assert found["boxes"].shape[0] == 2
+    found = {name: value.numpy() for name, value in found.items()}
+    expected = model.predict_on_batch(images[:2])
+    if precision == "float32":
+        assert all(each.num_unmatched == 0 for each in forms.values())
+        np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-5)
+    else:
+        plain = saved_model(model, tmp_path / "2", images=images)
+        assert parity.num_bytes < 0.75 * plain.num_bytes
+        assert forms["serving_default"].num_matched > 0.5 * len(images)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="batch is empty"):
+        run(images=tf.constant(images[:0]))
+
+
+def test_fast_classifier_in_bfloat16(tmp_path: Path) -> None:
+    model = small_vit()
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (60, 32, 32, 3)).astype(np.uint8)
+    saved_model(model, tmp_path / "1", precision="bfloat16", images=photos)
+    run = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    expected = np.asarray(model.predict_on_batch(photos))
+    found = run(images=tf.constant(photos))["logits"].numpy()
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+    assert np.abs(found - expected).max() > 0
+
+
+def test_unknown_precision(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16"):
+        saved_model(small_vit(), tmp_path / "1", precision="float16")

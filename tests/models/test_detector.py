@@ -827,3 +827,15 @@ def test_batches_that_do_not_fit(batch: Callable, message: str) -> None:
     data = tf.data.Dataset.from_tensors(batch(*blocks(2)))
     with pytest.raises(ValueError, match=message):
         model.evaluate(data, verbose=0)
+
+
+def test_rebuilt_keeps_the_weights() -> None:
+    model = tiny_mask_rcnn()
+    lighter = model.rebuilt(rpn_post_nms_top_k=7, score_threshold=0.3)
+    assert lighter.get_config()["rpn_post_nms_top_k"] == 7
+    assert lighter.get_config()["score_threshold"] == 0.3
+    for one, other in zip(lighter.weights, model.weights, strict=True):
+        assert one is not other
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="With class_names the weights have other"):
+        model.rebuilt(class_names=[*CLASS_NAMES, "another"])

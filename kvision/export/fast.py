@@ -1,0 +1,82 @@
+"""The twin of a model whose predictions are fastest on processors with oneDNN."""
+
+from typing import Any
+
+import keras
+
+from kvision import layers
+from kvision.export.twin import in_precision, with_weights_of
+from kvision.ops.tracing import inference_tracing
+
+__all__ = ["PRECISIONS", "fast_twin", "traced"]
+
+PRECISIONS = ("float32", "bfloat16")
+
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+_NORMALIZATIONS = (keras.layers.BatchNormalization, layers.FrozenBatchNormalization)
+
+
+def fast_twin(model: Any, precision: str) -> Any:
+    """Return a model in a precision, batch normalisation folded into convolutions.
+
+    Args:
+        model: a detector of `kvision.models`, or a Functional model.
+        precision: one of `PRECISIONS`.
+
+    Returns:
+        New model of the same class, or the same where nothing would change.
+
+    Raises:
+        ValueError: for another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}. Received: {precision!r}"
+        )
+    if not any(isinstance(one, _NORMALIZATIONS) for one in model._flatten_layers()):
+        return in_precision(model, precision)
+    # Folded before weights are rounded, and again where the layers are others.
+    can_freeze = "freeze_batch_norm" in model.get_config()
+    arguments = {"freeze_batch_norm": True} if can_freeze else {}
+    whole = in_precision(model, "float32", **arguments)
+    if whole is model:
+        whole = with_weights_of(type(model).from_config(model.get_config()), model)
+    _fold_batch_norms(whole)
+    twin = in_precision(whole, precision)
+    if twin is not whole:
+        _fold_batch_norms(twin)
+    return twin
+
+
+def _fold_batch_norms(model: Any) -> None:
+    """Fold statistics that cannot change into the convolutions before them."""
+    for layer in model._flatten_layers():
+        if not isinstance(layer, layers.FrozenBatchNormalization):
+            continue
+        before = layer.input._keras_history.operation
+        # Not a subclass, which may do something with its kernel.
+        if (
+            type(before) in _CONVOLUTIONS
+            and before.activation is keras.activations.linear
+            and len(before._outbound_nodes) == 1
+        ):
+            layer.fold_into(before)
+
+
+def traced(function: Any, specs: Any) -> Any:
+    """Trace predictions in the forms for which TensorFlow has one kernel, of oneDNN.
+
+    Args:
+        function: of tensors, by position or by name.
+        specs: list or dict of `tf.TensorSpec`, the number of images not given.
+
+    Returns:
+        Concrete function.
+    """
+    import tensorflow as tf
+
+    function = tf.function(function, autograph=False)
+    with inference_tracing():
+        if isinstance(specs, dict):
+            return function.get_concrete_function(**specs)
+        return function.get_concrete_function(*specs)
