@@ -65,9 +65,9 @@ docs: $(INSTALLED) ## the API reference from the docstrings, in docs/api
 	$(BIN)/pdoc --docformat google --output-directory docs/api \
 		kvision kvision.models.rcnn kvision.train.callbacks kvision_edge $(ARGS)
 
-BENCH ?= nuclei
-bench: $(INSTALLED) ## measure: make bench BENCH=nuclei ARGS="--help" (see benchmarks/)
-	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
+BENCH ?= vit_inference
+bench: $(INSTALLED) ## measure: make bench BENCH=vit_inference ARGS="--peer torch=PYTHON"
+	$(BIN)/python -m benchmarks $(BENCH) $(ARGS)
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist *.egg-info docs/api

@@ -438,6 +438,11 @@ def predict(**options: Any) -> None:
     help="Numbers of the TFLite file.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="A SavedModel that is fastest on x86.  [default: one that runs anywhere]",
+)
+@click.option(
     "--data",
     type=EITHER,
     help="Data set to compare on, as for eval; its training images calibrate int8.",

@@ -28,11 +28,11 @@ def infer(arguments: argparse.Namespace) -> Work:
     """Return a function that classifies a batch."""
     shape = (arguments.batch, 224, 224, 3)
     images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-    model = build(arguments.variant)
     if arguments.precision in ("dynamic", "int8"):
-        return in_tflite(model, images, arguments.precision)
+        return in_tflite(build(arguments.variant), images, arguments.precision)
+    # In the precision in which it predicts, so that there is one copy of the weights.
+    model = build(arguments.variant, arguments.precision)
     fast = kv.models.for_inference(model, arguments.precision)
-    del model
     return lambda: fast.predict_on_batch(images)
 
 

@@ -16,6 +16,7 @@ def run(
     model: Path,
     formats: Sequence[str],
     quantize: Literal["float32", "float16", "dynamic", "int8"],
+    precision: str | None,
     data: Path | None,
     images: Path | None,
     name: str | None,
@@ -27,6 +28,8 @@ def run(
         model: a `.keras` file or a run folder.
         formats: some of "saved_model", "tflite" and "onnx".
         quantize: numbers of the TFLite file.
+        precision: of the SavedModel, "float32" or "bfloat16" for the fastest on x86
+            processors; None for one that runs anywhere.
         data: data set to compare on, COCO's for a detector, labelled images for a
             classifier; its training images calibrate int8.
         images: image folder of a json file or table.
@@ -43,7 +46,10 @@ def run(
     parity = {}
     if "saved_model" in formats:
         parity["saved_model"] = kvision.export.saved_model(
-            loaded, folder / _next_version(folder), images=comparison
+            loaded,
+            folder / _next_version(folder),
+            precision=precision,
+            images=comparison,
         )
     if "tflite" in formats:
         suffix = "" if quantize == "float32" else f"-{quantize}"

@@ -39,6 +39,7 @@ def run(output: Path, **options: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "formats": ["saved_model", "tflite"],
         "quantize": "float32",
+        "precision": None,
         "data": None,
         "images": None,
         "name": None,
@@ -57,8 +58,9 @@ def test_layout_of_tf_serving_with_a_new_version_each_time(
     (tmp_path / "cells/1").mkdir()
     (tmp_path / "cells/7").mkdir()
     (tmp_path / "cells/notes").mkdir()
-    run(tmp_path, formats=["saved_model"])
+    run(tmp_path, formats=["saved_model"], precision="bfloat16")
     assert calls[-1][0] == tmp_path / "cells/8"
+    assert calls[-1][1]["precision"] == "bfloat16"
     assert calls[-1][1]["images"] is None
 
 
