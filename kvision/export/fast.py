@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 
-from kvision import layers
 from kvision.export.twin import in_precision, with_weights_of
 from kvision.ops.tracing import inference_tracing
 
@@ -13,7 +12,6 @@ __all__ = ["PRECISIONS", "fast_twin", "traced"]
 PRECISIONS = ("float32", "bfloat16")
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-_NORMALIZATIONS = (keras.layers.BatchNormalization, layers.FrozenBatchNormalization)
 
 
 def fast_twin(model: Any, precision: str) -> Any:
@@ -33,7 +31,7 @@ def fast_twin(model: Any, precision: str) -> Any:
         raise ValueError(
             f"precision must be one of {', '.join(PRECISIONS)}. Received: {precision!r}"
         )
-    if not any(isinstance(one, _NORMALIZATIONS) for one in model._flatten_layers()):
+    if not any(_normalizes(layer) for layer in model._flatten_layers()):
         return in_precision(model, precision)
     # Folded before weights are rounded, and again where the layers are others.
     can_freeze = "freeze_batch_norm" in model.get_config()
@@ -48,10 +46,19 @@ def fast_twin(model: Any, precision: str) -> Any:
     return twin
 
 
+def _normalizes(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization) or _can_fold(layer)
+
+
+def _can_fold(layer: Any) -> bool:
+    """Tell whether this is a `kvision.layers.FrozenBatchNormalization`."""
+    return hasattr(layer, "fold_into")
+
+
 def _fold_batch_norms(model: Any) -> None:
     """Fold statistics that cannot change into the convolutions before them."""
     for layer in model._flatten_layers():
-        if not isinstance(layer, layers.FrozenBatchNormalization):
+        if not _can_fold(layer):
             continue
         before = layer.input._keras_history.operation
         # Not a subclass, which may do something with its kernel.

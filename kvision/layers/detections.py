@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kvision.ops import boxes as box_ops
+from kvision.ops.gathering import gather_rows
 from kvision.ops.nms import grouped_nms
 
 __all__ = ["DetectionSelection", "MaskScores", "PixelBoxes"]
@@ -104,7 +105,7 @@ class DetectionSelection(keras.layers.Layer):
             self.nms_iou_threshold,
             self.max_detections,
         )
-        boxes = ops.take_along_axis(boxes, indices[..., None], axis=1)
+        boxes = gather_rows(boxes, indices)
         return {
             "boxes": ops.where(is_kept[..., None], boxes, 0.0),
             "scores": ops.where(
@@ -122,9 +123,8 @@ class DetectionSelection(keras.layers.Layer):
         """Decode the boxes of the candidates only: (B, count) rows of R * K."""
         regions, num_classes = box_deltas.shape[1:3]
         deltas = ops.reshape(box_deltas, (-1, regions * num_classes, 4))
-        deltas = ops.take_along_axis(deltas, candidates[..., None], axis=1)
-        rows = (candidates // num_classes)[..., None]
-        proposals = ops.take_along_axis(proposals, rows, axis=1)
+        deltas = gather_rows(deltas, candidates)
+        proposals = gather_rows(proposals, candidates // num_classes)
         boxes = box_ops.decode_deltas(deltas, proposals, self.delta_weights)
         return box_ops.clip(boxes, self.image_size)
 

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.ops.gathering import gather_rows
 from kvision.ops.resampling import INTERPOLATIONS, resize_grid
 from kvision.ops.tokens import (
     cells_to_grid,
     covered_cells,
     detail_energy,
-    gather_tokens,
     grid_to_cells,
     positions_of,
     share_of,
@@ -269,11 +269,11 @@ class MixedPatches(keras.layers.Layer):
         _, cells = ops.top_k(ops.reshape(scores, (-1, total)), total)
         parts = []
         if count:
-            shown = gather_tokens(grid_to_cells(fine), cells[:, :count])
+            shown = gather_rows(grid_to_cells(fine), cells[:, :count])
             parts.append(ops.reshape(shown, (-1, 4 * count, depth)))
         if count < total:
             rows = ops.reshape(coarse, (-1, total, depth))
-            parts.append(gather_tokens(rows, cells[:, count:]))
+            parts.append(gather_rows(rows, cells[:, count:]))
         tokens = ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         return tokens, cells
 
@@ -332,7 +332,7 @@ class MixedTokensToGrid(keras.layers.Layer):
             coarse = patches[:, 4 * count :]
             parts.append(ops.concatenate([coarse] * 4, axis=-1))
         rows = ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-        rows = gather_tokens(rows, positions_of(cells, total))
+        rows = gather_rows(rows, positions_of(cells, total))
         return cells_to_grid(rows, height, width)
 
     def compute_output_shape(

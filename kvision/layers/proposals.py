@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kvision.ops import boxes as box_ops
+from kvision.ops.gathering import gather_rows
 from kvision.ops.nms import grouped_nms
 
 __all__ = ["ProposalSelection"]
@@ -99,7 +100,7 @@ class ProposalSelection(keras.layers.Layer):
             self.nms_iou_threshold,
             self.post_nms_top_k,
         )
-        proposals = ops.take_along_axis(boxes, indices[..., None], axis=1)
+        proposals = gather_rows(boxes, indices)
         return ops.where(is_kept[..., None], proposals, 0.0), is_kept
 
     def _best_of_level(
@@ -108,7 +109,7 @@ class ProposalSelection(keras.layers.Layer):
         logits, deltas = ops.stop_gradient(logits), ops.stop_gradient(deltas)
         count = min(self.pre_nms_top_k, logits.shape[1])
         scores, indices = ops.top_k(logits, k=count)
-        deltas = ops.take_along_axis(deltas, indices[..., None], axis=1)
+        deltas = gather_rows(deltas, indices)
         references = ops.take(anchors, indices, axis=0)
         boxes = box_ops.decode_deltas(deltas, references, self.delta_weights)
         return scores, box_ops.clip(boxes, self.image_size)

@@ -11,8 +11,9 @@ from keras import ops
 
 from kvision.layers.normalization import LayerNormalization
 from kvision.layers.transformer import TransformerBlock
+from kvision.ops.gathering import gather_rows
 from kvision.ops.rows import by_rows, gelu
-from kvision.ops.tokens import gather_tokens, hard_decisions, scatter_tokens, share_of
+from kvision.ops.tokens import hard_decisions, scatter_tokens, share_of
 
 __all__ = [
     "KeptTokensToGrid",
@@ -215,9 +216,9 @@ class TokenPruning(keras.layers.Layer):
             tokens[:, : self.num_prefix_tokens],
             tokens[:, self.num_prefix_tokens :],
         )
-        tokens = ops.concatenate([prefix, gather_tokens(patches, best)], axis=1)
+        tokens = ops.concatenate([prefix, gather_rows(patches, best)], axis=1)
         ones = ops.ones_like(tokens[:, :, 0], dtype="float32")
-        return tokens, ones, gather_tokens(indices, best)
+        return tokens, ones, gather_rows(indices, best)
 
     def _count(self, grid: Tensor, length: int) -> int:
         total = grid.shape[1] * grid.shape[2]

@@ -7,14 +7,14 @@ coarse grid of which each holds 2 x 2 of a fine one.
 import math
 from typing import Any
 
-import keras
 from keras import ops
+
+from kvision.ops.gathering import gather_rows
 
 __all__ = [
     "cells_to_grid",
     "covered_cells",
     "detail_energy",
-    "gather_tokens",
     "grid_to_cells",
     "hard_decisions",
     "positions_of",
@@ -37,25 +37,6 @@ def share_of(length: int, share: float) -> int:
     """
     # 100 * 0.7**2 is 48.99999999999999 in floating point.
     return math.floor(length * share + 1e-6)
-
-
-def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Take tokens of each sample.
-
-    Args:
-        tokens: (B, N, ...) tensor.
-        indices: (B, K) int tensor in 0..N-1.
-
-    Returns:
-        (B, K, ...) tensor.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # `take_along_axis` would repeat the indices D times; this is GATHER in TFLite.
-        return tf.gather(tokens, indices, batch_dims=1)
-    shape = (*indices.shape, *(1 for _ in tokens.shape[2:]))
-    return ops.take_along_axis(tokens, ops.reshape(indices, shape), axis=1)
 
 
 def positions_of(indices: Tensor, length: int) -> Tensor:
@@ -90,7 +71,7 @@ def scatter_tokens(tokens: Tensor, indices: Tensor, background: Tensor) -> Tenso
     positions = positions_of(indices, length)
     own = count + ops.reshape(ops.arange(length, dtype="int32"), (1, length))
     rows = ops.where(positions < 0, own, positions)
-    return gather_tokens(ops.concatenate([tokens, background], axis=1), rows)
+    return gather_rows(ops.concatenate([tokens, background], axis=1), rows)
 
 
 def grid_to_cells(grid: Tensor) -> Tensor:

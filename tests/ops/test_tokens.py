@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from kvision.ops import tokens as token_ops
+from kvision.ops.gathering import gather_rows
 from tests.ops.modes import assert_modes_agree
 
 RNG = np.random.default_rng(0)
@@ -25,7 +26,7 @@ def test_scatter_is_the_inverse_of_gather() -> None:
     indices = np.stack([RNG.permutation(7)[:4] for _ in range(2)]).astype(np.int32)
 
     def there_and_back(tokens, indices, background):
-        taken = token_ops.gather_tokens(tokens, indices)
+        taken = gather_rows(tokens, indices)
         return taken, token_ops.scatter_tokens(taken, indices, background)
 
     taken, got = assert_modes_agree(there_and_back, tokens, indices, background)
