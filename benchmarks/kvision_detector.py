@@ -1,6 +1,8 @@
 """kvision's Mask R-CNN ResNet-50 FPN: inference, in LiteRT too, and training."""
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,13 +44,16 @@ def build(arguments: argparse.Namespace, dtype: str | None = None) -> keras.Mode
     return model
 
 
+def image_of(size: list[int]) -> np.ndarray:
+    """Return an image (height, width, 3)."""
+    rng = np.random.default_rng(1)
+    return rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
 def infer(arguments: argparse.Namespace) -> Work:
     """Return a function that detects objects and pastes their masks."""
-    shape = (*arguments.size, 3)
-    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    image = image_of(arguments.size)
     model = build(arguments)
-    if arguments.precision not in ("float32", "bfloat16"):
-        return in_tflite(model, image, arguments.precision)
     fast = kv.models.for_inference(model, arguments.precision)
     del model
 
@@ -59,17 +64,30 @@ def infer(arguments: argparse.Namespace) -> Work:
     return run
 
 
-def in_tflite(model: keras.Model, image: np.ndarray, quantize: str) -> Work:
+def infer_in_tflite(arguments: argparse.Namespace) -> Work:
     """Return a function that detects objects in LiteRT and pastes their masks."""
+    image = image_of(arguments.size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mask_rcnn.tflite"
-        images = image[None]
-        calibration = images if quantize == "int8" else None
-        kv.export.tflite(
-            model, path, quantize=quantize, calibration=calibration, images=images
-        )
+        # In a process of its own: calibration takes more memory than what is measured.
+        module = [sys.executable, "-m", "benchmarks.kvision_detector"]
+        options = [*sys.argv[1:], f"--export={path}"]
+        subprocess.run([*module, *options], check=True, stdout=subprocess.DEVNULL)
         detector = kvision_edge.Detector(path, num_threads=2)
     return lambda: detector.detect(image, 0.0).masks
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write a TFLite file."""
+    images = image_of(arguments.size)[None]
+    kind = arguments.precision
+    kv.export.tflite(
+        build(arguments),
+        arguments.export,
+        quantize=kind,
+        calibration=images if kind == "int8" else None,
+        images=images,
+    )
 
 
 def train(arguments: argparse.Namespace) -> Work:
@@ -105,8 +123,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2, help="of a bin of ROIAlign")
     parser.add_argument("--objects", type=int, default=10)
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--export", type=Path, help="a TFLite file to write instead")
     arguments = parser.parse_args()
-    prepare = train if arguments.train else infer
+    if arguments.export:
+        export(arguments)
+        return
+    in_keras = arguments.precision in ("float32", "bfloat16")
+    prepare = train if arguments.train else infer if in_keras else infer_in_tflite
     take_turns(lambda: prepare(arguments), "tensorflow", "keras", "ai-edge-litert")
 
 

@@ -1,6 +1,8 @@
 """kvision's Vision Transformers: inference, in LiteRT too, and training."""
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,38 +26,54 @@ def build(variant: str, dtype: str | None = None) -> keras.Model:
     return model
 
 
+def images_of(number: int) -> np.ndarray:
+    """Return images (number, 224, 224, 3)."""
+    rng = np.random.default_rng(1)
+    return rng.integers(0, 256, (number, 224, 224, 3), dtype=np.uint8)
+
+
 def infer(arguments: argparse.Namespace) -> Work:
     """Return a function that classifies a batch."""
-    shape = (arguments.batch, 224, 224, 3)
-    images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-    if arguments.precision in ("dynamic", "int8"):
-        return in_tflite(build(arguments.variant), images, arguments.precision)
+    images = images_of(arguments.batch)
     # In the precision in which it predicts, so that there is one copy of the weights.
     model = build(arguments.variant, arguments.precision)
     fast = kv.models.for_inference(model, arguments.precision)
     return lambda: fast.predict_on_batch(images)
 
 
-def in_tflite(model: keras.Model, images: np.ndarray, quantize: str) -> Work:
+def infer_in_tflite(arguments: argparse.Namespace) -> Work:
     """Return a function that classifies one image in LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
+    image = images_of(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vit.tflite"
-        calibration = images if quantize == "int8" else None
-        kv.export.tflite(model, path, quantize=quantize, calibration=calibration)
-        content = path.read_bytes()
-    interpreter = Interpreter(model_content=content, num_threads=2)
+        # In a process of its own: conversion takes more memory than what is measured.
+        module = [sys.executable, "-m", "benchmarks.kvision_vit"]
+        options = [*sys.argv[1:], f"--export={path}"]
+        subprocess.run([*module, *options], check=True, stdout=subprocess.DEVNULL)
+        interpreter = Interpreter(str(path), num_threads=2)
     interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]["index"]
     outcome = interpreter.get_output_details()[0]["index"]
 
     def run() -> object:
-        interpreter.set_tensor(entry, images)
+        interpreter.set_tensor(entry, image)
         interpreter.invoke()
         return interpreter.get_tensor(outcome)
 
     return run
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write a TFLite file."""
+    kind = arguments.precision
+    kv.export.tflite(
+        build(arguments.variant),
+        arguments.export,
+        quantize=kind,
+        calibration=images_of(2) if kind == "int8" else None,
+    )
 
 
 def train(arguments: argparse.Namespace) -> Work:
@@ -76,8 +94,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--export", type=Path, help="a TFLite file to write instead")
     arguments = parser.parse_args()
-    prepare = train if arguments.train else infer
+    if arguments.export:
+        export(arguments)
+        return
+    in_keras = arguments.precision in ("float32", "bfloat16")
+    prepare = train if arguments.train else infer if in_keras else infer_in_tflite
     take_turns(lambda: prepare(arguments), "tensorflow", "keras", "ai-edge-litert")
 
 

@@ -38,6 +38,23 @@ def test_objects_by_hand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images[0], load_image(folder / "a.png"))
 
 
+def test_masks_are_rasterised_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second epoch has the masks of the first, and no polygon is drawn for it."""
+    path, folder = coco_folder.write(tmp_path)
+    dataset = coco(path, folder, **OPTIONS, augment=False)
+    first = [targets["gt_masks"].numpy() for _, targets in dataset]
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("rasterised again")
+
+    monkeypatch.setattr("kvision.data.coco.crop_mask", refuse)
+    second = [targets["gt_masks"].numpy() for _, targets in dataset]
+    np.testing.assert_array_equal(first, second)
+    assert np.any(first)
+
+
 def test_attributes(tmp_path: Path) -> None:
     path, folder = coco_folder.write(tmp_path)
     dataset = coco(path, folder, **OPTIONS)
