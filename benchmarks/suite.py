@@ -152,6 +152,7 @@ def detector_tflite(places: Places) -> list[Contestant]:
         ("int8, 300 proposals, 1 sample", "int8 --proposals 300 --samples 1"),
         ("int8, 300 proposals", "int8 --proposals 300"),
         ("int8", "int8"),
+        ("dynamic, 300 proposals, 1 sample", "dynamic --proposals 300 --samples 1"),
         ("dynamic", "dynamic"),
     ]
     entries = [
