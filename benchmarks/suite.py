@@ -210,8 +210,8 @@ def _detector(places: Places, *options: str) -> list[Contestant]:
 def evaluation(places: Places) -> list[Contestant]:
     """COCO scores of boxes and masks, 100 detections an image: images a second.
 
-    500 images; time grows with their number. kvision begins with masks of 28 x 28 cells,
-    as a detector gives them.
+    500 images; time grows with their number. kvision begins with masks of 28 x 28
+    cells, as a detector gives them.
     """
     number = 20 if places.small else 500
     return places.contestants(
