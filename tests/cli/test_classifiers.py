@@ -168,6 +168,7 @@ def test_training_set_calibrates_and_validation_set_compares(
         model_file,
         ["saved_model", "tflite"],
         quantize="float16",
+        precision=None,
         data=tmp_path / "data",
         images=None,
         name=None,

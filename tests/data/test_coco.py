@@ -1,5 +1,6 @@
 """COCO folders as datasets: labels, crowds, classes, splits, layouts."""
 
+import importlib
 import json
 import logging
 import shutil
@@ -49,7 +50,9 @@ def test_masks_are_rasterised_once(
     def refuse(*_: Any) -> None:
         raise AssertionError("rasterised again")
 
-    monkeypatch.setattr("kvision.data.coco.crop_mask", refuse)
+    # The module: `kvision.data.coco` is the function of its name.
+    module = importlib.import_module("kvision.data.coco")
+    monkeypatch.setattr(module, "crop_mask", refuse)
     second = [targets["gt_masks"].numpy() for _, targets in dataset]
     np.testing.assert_array_equal(first, second)
     assert np.any(first)
