@@ -1,6 +1,7 @@
 """kvision beside what a user would pick instead: python -m benchmarks NAME."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,15 +11,19 @@ from benchmarks.contest import compete
 from benchmarks.report import as_json, markdown, table_of, write_section
 from benchmarks.suite import SUITE, Places, limits
 
+_PEERS = ("torch", "keras_hub")
+
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print a table, write a JSON file and, if asked, rows of RESULTS.md."""
     arguments = parse(argv)
-    pythons = {"kvision": sys.executable}
-    pythons |= dict(peer.split("=", 1) for peer in arguments.peer)
+    pythons = {"kvision": sys.executable, **dict(arguments.peer)}
     places = Places(pythons, arguments.data, arguments.small)
     contest = SUITE[arguments.name]
-    contestants = contest(places)
+    try:
+        contestants = contest(places)
+    except ValueError as error:
+        sys.exit(str(error))
     # Plain products take turns too: how fast the machine is changes by the minute.
     rulers = limits(places) if any(one.gflop for one in contestants) else []
     results = compete([*contestants, *rulers], arguments.turns, arguments.seconds)
@@ -39,6 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("name", choices=SUITE, metavar="NAME", help=", ".join(SUITE))
     parser.add_argument(
         "--peer",
+        type=peer,
         action="append",
         default=[],
         metavar="KIND=PYTHON",
@@ -54,11 +60,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def peer(argument: str) -> tuple[str, str]:
+    """Read KIND=PYTHON."""
+    kind, _, python = argument.partition("=")
+    if kind not in _PEERS or not shutil.which(python):
+        raise argparse.ArgumentTypeError(
+            f"expected KIND=PYTHON with KIND one of {', '.join(_PEERS)} and PYTHON an "
+            f"interpreter that is there, received {argument!r}"
+        )
+    return kind, python
+
+
 def command(arguments: argparse.Namespace) -> str:
     """Return the command without what is where on this machine."""
     words = ["python -m benchmarks", arguments.name]
-    for peer in arguments.peer:
-        kind = peer.split("=", 1)[0]
+    for kind, _ in arguments.peer:
         words.append(f"--peer {kind}={kind.upper()}_PYTHON")
     if arguments.data:
         words.append("--data COCO")

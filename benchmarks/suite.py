@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.contest import Contestant
 
@@ -16,6 +17,10 @@ _MASK_RCNN_GFLOP = 268.8
 _STEP = 3
 
 _PRECISIONS = ("bfloat16", "float32")
+# Of sweeps: the faster one on processors that have it.
+_SWEPT = "bfloat16"
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -68,30 +73,7 @@ class Places:
 
 def vit_inference(places: Places) -> list[Contestant]:
     """ViT-B/16, 224 px, batches of 8: images a second."""
-    return _vit_inference(places, "B/16", 8)
-
-
-def _vit_inference(
-    places: Places, variant: str, batch: int, note: str = ""
-) -> list[Contestant]:
-    variant = "Ti/16" if places.small else variant
-    return [
-        contestant
-        for precision in _PRECISIONS
-        for contestant in places.contestants(
-            [
-                ("kvision", f"kvision {precision}{note}", "kvision_vit"),
-                ("torch", f"timm {precision}, compiled{note}", "peers.timm_vit"),
-                ("keras_hub", f"KerasHub {precision}{note}", "peers.keras_hub_vit"),
-            ],
-            variant,
-            f"--batch={batch}",
-            f"--precision={precision}",
-            units=batch,
-            gflop=_VIT_GFLOP[variant],
-            precision=precision,
-        )
-    ]
+    return _each(_PRECISIONS, lambda precision: _vit(places, precision, "B/16", 8))
 
 
 def vit_image(places: Places) -> list[Contestant]:
@@ -117,29 +99,45 @@ def vit_image(places: Places) -> list[Contestant]:
 def vit_training(places: Places) -> list[Contestant]:
     """ViT-Ti/16, 224 px, steps of training on batches of 32: images a second."""
     batch = 2 if places.small else 32
-    return [
-        contestant
-        for precision in _PRECISIONS
-        for contestant in places.contestants(
-            [
-                ("kvision", f"kvision {precision}", "kvision_vit"),
-                ("torch", f"timm {precision}", "peers.timm_vit"),
-                ("keras_hub", f"KerasHub {precision}", "peers.keras_hub_vit"),
-            ],
-            "Ti/16",
-            "--train",
-            f"--batch={batch}",
-            f"--precision={precision}",
-            units=batch,
-            gflop=_VIT_GFLOP["Ti/16"] * _STEP,
-            precision=precision,
-        )
-    ]
+    return _each(
+        _PRECISIONS,
+        lambda precision: _vit(places, precision, "Ti/16", batch, "--train"),
+    )
+
+
+def _vit(
+    places: Places,
+    precision: str,
+    variant: str,
+    batch: int,
+    *options: str,
+    note: str = "",
+) -> list[Contestant]:
+    variant = "Ti/16" if places.small else variant
+    theirs = f"timm {precision}" + ("" if "--train" in options else ", compiled")
+    return places.contestants(
+        [
+            ("kvision", f"kvision {precision}{note}", "kvision_vit"),
+            ("torch", f"{theirs}{note}", "peers.timm_vit"),
+            ("keras_hub", f"KerasHub {precision}{note}", "peers.keras_hub_vit"),
+        ],
+        variant,
+        *options,
+        f"--batch={batch}",
+        f"--precision={precision}",
+        units=batch,
+        gflop=_VIT_GFLOP[variant] * (_STEP if "--train" in options else 1),
+        precision=precision,
+    )
 
 
 def detector_inference(places: Places) -> list[Contestant]:
     """Mask R-CNN ResNet-50 FPN, one image of 800 x 1088 to pasted masks."""
-    return _detector(places)
+    photo = _photo(places)
+    return _each(
+        _PRECISIONS,
+        lambda precision: _detector(places, precision, *photo, gflop=_MASK_RCNN_GFLOP),
+    )
 
 
 def detector_tflite(places: Places) -> list[Contestant]:
@@ -172,39 +170,42 @@ def detector_tflite(places: Places) -> list[Contestant]:
         for precision in _PRECISIONS
     ]
     return places.contestants(
-        entries, *_image(places), gflop=_MASK_RCNN_GFLOP, precision="bfloat16"
+        entries, *_photo(places), gflop=_MASK_RCNN_GFLOP, precision="bfloat16"
     )
 
 
 def detector_training(places: Places) -> list[Contestant]:
     """Mask R-CNN ResNet-50 FPN, steps of training on one image of 800 x 1088."""
-    return _detector(places, "--train")
+    photo = _photo(places)
+    return _each(
+        _PRECISIONS,
+        lambda precision: _detector(
+            places, precision, *photo, "--train", gflop=_MASK_RCNN_GFLOP
+        ),
+    )
 
 
-def _image(places: Places) -> list[str]:
+def _photo(places: Places) -> list[str]:
     return ["--size", "128", "128"] if places.small else ["--size", "800", "1088"]
 
 
-def _detector(places: Places, *options: str) -> list[Contestant]:
-    return [
-        contestant
-        for precision in _PRECISIONS
-        for contestant in places.contestants(
-            [
-                ("kvision", f"kvision {precision}", "kvision_detector"),
-                (
-                    "torch",
-                    f"torchvision {precision}, channels-last",
-                    "peers.torchvision_detector",
-                ),
-            ],
-            *_image(places),
-            *options,
-            f"--precision={precision}",
-            gflop=_MASK_RCNN_GFLOP * (_STEP if "--train" in options else 1),
-            precision=precision,
-        )
-    ]
+def _detector(
+    places: Places, precision: str, *options: str, note: str = "", gflop: float = 0.0
+) -> list[Contestant]:
+    return places.contestants(
+        [
+            ("kvision", f"kvision {precision}{note}", "kvision_detector"),
+            (
+                "torch",
+                f"torchvision {precision}, channels-last{note}",
+                "peers.torchvision_detector",
+            ),
+        ],
+        *options,
+        f"--precision={precision}",
+        gflop=gflop * (_STEP if "--train" in options else 1),
+        precision=precision,
+    )
 
 
 def evaluation(places: Places) -> list[Contestant]:
@@ -241,6 +242,9 @@ def coco_input(places: Places) -> list[Contestant]:
     """
     if places.data is None:
         raise ValueError("coco_input reads photos: name their folder with --data")
+    annotations = places.data / "annotations" / "instances_train2017.json"
+    if not annotations.is_file():
+        raise ValueError(f"--data must be a COCO data set: there is no {annotations}")
     return places.contestants(
         [
             ("kvision", "kvision", "kvision_input"),
@@ -257,7 +261,7 @@ def coco_input(places: Places) -> list[Contestant]:
                 "peers.torchvision_input --colour",
             ),
         ],
-        str(places.data / "annotations" / "instances_train2017.json"),
+        str(annotations),
         str(places.data / "train2017"),
         "--batch=4",
         units=32,
@@ -290,93 +294,68 @@ def export(places: Places) -> list[Contestant]:
 
 
 def image_sizes(places: Places) -> list[Contestant]:
-    """How cost grows with the image: Mask R-CNN ResNet-50 FPN, bfloat16."""
+    """How cost grows with the image: Mask R-CNN ResNet-50 FPN."""
     sides = (64, 128) if places.small else (256, 512, 1024)
-    return [
-        contestant
-        for side in sides
-        for contestant in _swept(places, f"{side} px", f"--size {side} {side}")
-    ]
+    return _each(sides, lambda side: _square(places, side, f"{side} px"))
 
 
 def batch_sizes(places: Places) -> list[Contestant]:
     """How cost grows with the batch: ViT-S/16, 224 px: images a second."""
-    batches = (1, 2) if places.small else (1, 4, 16, 64)
-    return [
-        contestant
-        for batch in batches
-        for contestant in _vit_inference(places, "S/16", batch, f", batch {batch}")
-        if "bfloat16" in contestant.name
-    ]
+    sizes = (1, 2) if places.small else (1, 4, 16, 64)
+    return _each(
+        sizes, lambda size: _vit(places, _SWEPT, "S/16", size, note=f", batch {size}")
+    )
 
 
 def objects(places: Places) -> list[Contestant]:
-    """How cost of a step grows with the objects: Mask R-CNN ResNet-50, 512 px."""
-    numbers = (1, 2) if places.small else (1, 10, 100)
-    side = 128 if places.small else 512
-    return [
-        contestant
-        for number in numbers
-        for contestant in _swept(
-            places,
-            f"{number} objects",
-            f"--size {side} {side} --train --objects {number}",
-        )
-    ]
+    """How cost of a step grows with the objects: Mask R-CNN ResNet-50 FPN, 512 px."""
+    side, numbers = (128, (1, 2)) if places.small else (512, (1, 10, 100))
+    return _each(
+        numbers,
+        lambda n: _square(places, side, f"{n} objects", "--train", f"--objects={n}"),
+    )
 
 
 def proposals(places: Places) -> list[Contestant]:
-    """How cost grows with the proposals: Mask R-CNN ResNet-50, 512 px."""
-    numbers = (10, 20) if places.small else (100, 300, 1000, 2000)
-    side = 128 if places.small else 512
-    return [
-        contestant
-        for number in numbers
-        for contestant in _swept(
-            places,
-            f"{number} proposals",
-            f"--size {side} {side} --proposals {number}",
-        )
-    ]
+    """How cost grows with the proposals: Mask R-CNN ResNet-50 FPN, 512 px."""
+    side, numbers = (128, (10, 20)) if places.small else (512, (100, 300, 1000, 2000))
+    return _each(
+        numbers, lambda n: _square(places, side, f"{n} proposals", f"--proposals={n}")
+    )
 
 
 def model_sizes(places: Places) -> list[Contestant]:
     """How cost grows with the model: ViT, 224 px, batches of 8: images a second."""
-    variants = ("Ti/16",) if places.small else ("Ti/16", "S/16", "B/16", "L/16")
-    return [
-        contestant
-        for variant in variants
-        for contestant in _vit_inference(places, variant, 8, f", {variant}")
-        if "bfloat16" in contestant.name
-    ]
+    variants = ("Ti/16",) if places.small else tuple(_VIT_GFLOP)
+    return _each(variants, lambda name: _vit(places, _SWEPT, name, 8, note=f", {name}"))
 
 
-def _swept(places: Places, note: str, options: str) -> list[Contestant]:
-    return places.contestants(
-        [
-            ("kvision", f"kvision, {note}", "kvision_detector"),
-            ("torch", f"torchvision, {note}", "peers.torchvision_detector"),
-        ],
-        "--precision=bfloat16",
-        *options.split(),
-    )
+def _square(places: Places, side: int, note: str, *options: str) -> list[Contestant]:
+    size = ("--size", str(side), str(side))
+    return _detector(places, _SWEPT, *size, *options, note=f", {note}")
+
+
+def _each(
+    values: Iterable[_Value], contestants_of: Callable[[_Value], list[Contestant]]
+) -> list[Contestant]:
+    return [one for value in values for one in contestants_of(value)]
 
 
 def limits(places: Places) -> list[Contestant]:
     """Matrix products of 2048 x 2048: what nothing made of products is faster than."""
-    return [
-        contestant
-        for precision in _PRECISIONS
-        for contestant in places.contestants(
-            [
-                ("kvision", f"TensorFlow's product, {precision}", "products"),
-                ("torch", f"torch's product, {precision}", "peers.products"),
-            ],
-            precision,
-            gflop=2 * 2.048**3,
-            precision=precision,
-        )
-    ]
+    return _each(_PRECISIONS, lambda precision: _products(places, precision))
+
+
+def _products(places: Places, precision: str) -> list[Contestant]:
+    return places.contestants(
+        [
+            ("kvision", f"TensorFlow's product, {precision}", "products"),
+            ("torch", f"torch's product, {precision}", "peers.products"),
+        ],
+        precision,
+        gflop=2 * 2.048**3,
+        precision=precision,
+    )
 
 
 SUITE: dict[str, Callable[[Places], list[Contestant]]] = {

@@ -5,11 +5,10 @@ it is installed; the tests hold the two together to six digits.
 """
 
 import contextlib
-import functools
+import gc
 import io
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -99,17 +98,16 @@ def coco_scores(
     names = list(truth.categories.values() if class_names is None else class_names)
     if masks is None:
         masks = truth.has_masks and all("segmentation" in item for item in results)
+    ids = _ids(image_ids, truth)
     figures: dict[str, Any] = {}
     per_class: dict[str, dict[str, float]] = {name: {} for name in names}
-    for kind in ("box", "mask") if masks else ("box",):
-        curves = evaluate(
-            truth,
-            results,
-            masks=kind == "mask",
-            max_detections=max_detections,
-            class_names=names,
-            image_ids=image_ids,
-        )
+    with _collector_paused():
+        detections = _checked_results(results, truth, masks)
+        both = [
+            _run(detections, truth, kind == "mask", max_detections, names, ids)
+            for kind in ("box", "mask")[: 1 + masks]
+        ]
+    for kind, curves in zip(("box", "mask"), both, strict=False):
         figures |= _figures(curves, kind, slice(None))
         for index, name in enumerate(names):
             per_class[name] |= _figures(curves, kind, slice(index, index + 1))
@@ -138,21 +136,24 @@ def evaluate(
     Returns:
         Precision and recall of every threshold, class and area range.
     """
-    if max_detections < 1:
-        raise ValueError(f"max_detections must be 1 or more. Received {max_detections}")
     truth = read_annotations(annotations)
     names = list(truth.categories.values() if class_names is None else class_names)
-    ids = sorted(truth.image_sizes if image_ids is None else _known(image_ids, truth))
-    detections = _checked_results(results, truth, masks)
-    return _run(
-        truth.masks if masks else truth.boxes,
-        detections,
-        truth,
-        "segm" if masks else "bbox",
-        sorted({n for n in (1, 10) if n < max_detections} | {max_detections}),
-        names,
-        ids,
-    )
+    ids = _ids(image_ids, truth)
+    with _collector_paused():
+        detections = _checked_results(results, truth, masks)
+        return _run(detections, truth, masks, max_detections, names, ids)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python from looking for cycles among many dicts: a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def engine() -> str:
@@ -180,8 +181,10 @@ def figure_names(masks: bool, max_detections: int = 100) -> list[str]:
     return [f"{kind}_{n}" for kind in ("box", "mask")[: 1 + masks] for n in names]
 
 
-def _known(image_ids: Iterable[int], truth: Annotations) -> list[int]:
-    """Return image ids as ints, all of which the annotations have."""
+def _ids(image_ids: Iterable[int] | None, truth: Annotations) -> list[int]:
+    """Return ascending image ids as ints, all of which the annotations have."""
+    if image_ids is None:
+        return sorted(truth.image_sizes)
     ids = [int(image_id) for image_id in image_ids]
     unknown = [image_id for image_id in ids if image_id not in truth.image_sizes]
     if unknown:
@@ -189,69 +192,63 @@ def _known(image_ids: Iterable[int], truth: Annotations) -> list[int]:
             f"{truth.source} has no images with the ids {unknown[:5]} "
             f"({len(unknown)} of {len(ids)} are unknown)"
         )
-    return ids
+    return sorted(ids)
 
 
 def _checked_results(
     results: Sequence[Result], truth: Annotations, masks: bool
 ) -> list[Result]:
     """Copy results with ids from 1, boxes and areas; refuse what cannot be scored."""
+    detections = []
+    for number, result in enumerate(results):
+        try:
+            detections.append(_checked_result(number, result, truth, masks))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise _unfit(number, result, reason) from None
     # RLEs are looked at together, before pycocotools reads any.
-    coded = [
-        number
-        for number, result in enumerate(results)
-        if _each(results, number, lambda r: _needs_rle(r, truth, masks))
-        and result.get("segmentation") is not None
-    ]
-    rles = [results[number]["segmentation"] for number in coded]
-    sizes = [truth.image_sizes[results[number]["image_id"]] for number in coded]
+    coded = [d for d in detections if masks or d.get("bbox") is None]
+    rles = [detection["segmentation"] for detection in coded]
+    sizes = [truth.image_sizes[detection["image_id"]] for detection in coded]
     bad = check_rles(rles, sizes)
     if bad < len(rles):
-        _each(results, coded[bad], lambda _: check_rle(rles[bad], sizes[bad]))
-    # Of a list pycocotools (2.0.11) gives areas modulo 256 or an OverflowError.
-    areas = [float(coco_mask.area(rle)) for rle in rles] if masks else None
-    each_area = itertools.repeat(None) if areas is None else areas
-    return [
-        _each(results, number, functools.partial(_completed, number, area))
-        for number, area in zip(range(len(results)), each_area, strict=False)
-    ]
+        try:
+            check_rle(rles[bad], sizes[bad])
+        except ValueError as error:
+            number = coded[bad]["id"] - 1
+            raise _unfit(number, results[number], error) from None
+    for detection in detections:
+        if detection.get("bbox") is None:
+            detection["bbox"] = coco_mask.toBbox(detection["segmentation"]).tolist()
+        detection["area"] = detection["bbox"][2] * detection["bbox"][3]
+    return detections
 
 
-def _each(results: Sequence[Result], number: int, work: Callable[[Result], Any]) -> Any:
-    """Do something with a result; errors name it."""
-    try:
-        return work(results[number])
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
-        message = f"Result {number} {_short(results[number])}: {reason}"
-        raise ValueError(message) from None
-
-
-def _needs_rle(result: Result, truth: Annotations, masks: bool) -> bool:
-    """Check what is not a mask, and tell whether the mask is needed."""
+def _checked_result(
+    number: int, result: Result, truth: Annotations, masks: bool
+) -> Result:
+    """Copy a result; what its mask is like is not looked at."""
     if result["image_id"] not in truth.image_sizes:
         raise ValueError(f"no such image in {truth.source}")
     if result["category_id"] not in truth.categories:
         raise ValueError(f"no such category in {truth.source}")
     if not math.isfinite(result["score"]):
         raise ValueError("the score is not a finite number")
+    box = result.get("bbox")
     if result.get("segmentation") is None:
         if masks:
             raise ValueError("no segmentation, which masks=True needs")
-        if result.get("bbox") is None:
+        if box is None:
             raise ValueError("neither bbox nor segmentation")
-    return masks or result.get("bbox") is None
+    if box is not None:
+        x, y, width, height = box
+        if not math.isfinite(x + y + width + height):
+            raise ValueError("the bbox is not four finite numbers")
+    return {**result, "id": number + 1, "iscrowd": 0}
 
 
-def _completed(number: int, area: float | None, result: Result) -> Result:
-    detection = {**result, "id": number + 1, "iscrowd": 0}
-    if result.get("bbox") is None:
-        detection["bbox"] = coco_mask.toBbox(result["segmentation"]).tolist()
-    x, y, width, height = detection["bbox"]
-    if not all(map(math.isfinite, (x, y, width, height))):
-        raise ValueError("the bbox is not four finite numbers")
-    detection["area"] = width * height if area is None else area
-    return detection
+def _unfit(number: int, result: Result, reason: object) -> ValueError:
+    return ValueError(f"Result {number} {_short(result)}: {reason}")
 
 
 def _short(result: Result) -> dict[str, Any]:
@@ -262,32 +259,40 @@ def _short(result: Result) -> dict[str, Any]:
 
 
 def _run(
-    truths: Sequence[Result],
     detections: Sequence[Result],
     truth: Annotations,
-    iou_type: str,
-    max_detections: list[int],
+    masks: bool,
+    max_detections: int,
     class_names: list[str],
     image_ids: list[int],
 ) -> PrecisionRecall:
     """Run one of the two engines and return its arrays in the order of the names."""
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be 1 or more. Received {max_detections}")
+    counts = sorted({n for n in (1, 10) if n < max_detections} | {max_detections})
     category_ids = truth.category_ids(class_names)
     if not category_ids or not image_ids:
         raise ValueError(
             f"Nothing to score in {truth.source}: {len(category_ids)} classes, "
             f"{len(image_ids)} images"
         )
+    truths = truth.masks if masks else truth.boxes
+    found = [dict(detection) for detection in detections]
+    if masks:
+        # Of a list pycocotools (2.0.11) gives areas modulo 256 or an OverflowError.
+        for detection in found:
+            detection["area"] = float(coco_mask.area(detection["segmentation"]))
     make_coco, make_evaluation = _engine_classes()
     # pycocotools prints its progress.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = make_evaluation(
-            _index(make_coco, truths, truth),
-            _index(make_coco, detections, truth),
-            iouType=iou_type,
+            _index(make_coco, [dict(item) for item in truths], truth),
+            _index(make_coco, found, truth),
+            iouType="segm" if masks else "bbox",
         )
         evaluation.params.imgIds = image_ids
         evaluation.params.catIds = sorted(category_ids)
-        evaluation.params.maxDets = max_detections
+        evaluation.params.maxDets = counts
         evaluation.evaluate()
         evaluation.accumulate()
     order = np.argsort(np.argsort(category_ids))
@@ -298,7 +303,7 @@ def _run(
         scores=np.asarray(arrays["scores"])[:, :, order],
         iou_thresholds=np.asarray(evaluation.params.iouThrs),
         recall_points=np.asarray(evaluation.params.recThrs),
-        max_detections=max_detections,
+        max_detections=counts,
         class_names=class_names,
     )
 
@@ -315,8 +320,8 @@ def _engine_classes() -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
-def _index(make_coco: Any, items: Sequence[Result], truth: Annotations) -> Any:
-    """Make a COCO object of annotations or results (an empty list is fine)."""
+def _index(make_coco: Any, items: list[Result], truth: Annotations) -> Any:
+    """Make a COCO object of annotations or results, into which its engine writes."""
     coco = make_coco()
     coco.dataset = {
         "images": [
@@ -324,8 +329,7 @@ def _index(make_coco: Any, items: Sequence[Result], truth: Annotations) -> Any:
             for i, size in truth.image_sizes.items()
         ],
         "categories": [{"id": i, "name": n} for i, n in truth.categories.items()],
-        # The engines write into the dicts they are given.
-        "annotations": [dict(item) for item in items],
+        "annotations": items,
     }
     coco.createIndex()
     return coco

@@ -7,6 +7,7 @@ megabytes as RLE and more than a gigabyte as full images.
 Shape letters: N instances, h w cells of a grid, H W pixels of an image.
 """
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from kvision.evaluation.crossings import Crossings, Frames, crossings, frames
 from kvision.evaluation.rle import encode
 
 __all__ = ["Patch", "crop", "decode", "paste", "patches", "rles"]
@@ -21,8 +23,8 @@ __all__ = ["Patch", "crop", "decode", "paste", "patches", "rles"]
 Array = np.ndarray
 RLE = dict[str, Any]
 
-# Instances for which what does not depend on the size of a patch is done at once.
-_TOGETHER = 32
+# Columns of pixels of the instances that are worked on at once.
+_TOGETHER = 8192
 
 
 class Patch(NamedTuple):
@@ -79,12 +81,11 @@ def patches(
     Yields:
         One `Patch` per instance, empty where the box holds no pixel centre.
     """
-    masks, boxes = _checked(masks, boxes)
-    for some in _chunks(len(masks)):
-        for left, top, columns in _by_columns(
-            masks[some], boxes[some], size, threshold
-        ):
-            yield Patch(top, left, columns.T)
+    for inside, found in _parts(masks, boxes, size, threshold):
+        firsts = np.searchsorted(found.instance, np.arange(len(inside.left) + 1))
+        for number, frame in enumerate(zip(*inside, strict=True)):
+            own = slice(firsts[number], firsts[number + 1])
+            yield _patch(found.column[own], found.row[own], *frame)
 
 
 def rles(
@@ -101,18 +102,10 @@ def rles(
     Returns:
         N dicts `{"size": [height, width], "counts": str}`, as in result files.
     """
-    masks, boxes = _checked(masks, boxes)
     encoded: list[RLE] = []
-    for some in _chunks(len(masks)):
-        encoded += encode(
-            [
-                _edges(left, top, pixels, int(size[0]))
-                for left, top, pixels in _by_columns(
-                    masks[some], boxes[some], size, threshold
-                )
-            ],
-            size,
-        )
+    for inside, found in _parts(masks, boxes, size, threshold):
+        place = found.column * size[0] + found.row
+        encoded += encode(found.instance, place, len(inside.left), size)
     return encoded
 
 
@@ -152,7 +145,7 @@ def decode(rle: RLE) -> Array:
         return coco_mask.decode(rle).astype(bool)
 
 
-def _checked(masks: Array, boxes: Array) -> tuple[Array, Array]:
+def _checked(masks: Array, boxes: Array, threshold: float) -> tuple[Array, Array]:
     """Return masks as (N, h, w) floats in [0, 1] and boxes as (N, 4) float64."""
     masks, boxes = np.asarray(masks), np.asarray(boxes, np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or masks.ndim != 3:
@@ -165,88 +158,38 @@ def _checked(masks: Array, boxes: Array) -> tuple[Array, Array]:
     if not np.isfinite(boxes).all():
         row = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
         raise ValueError(f"Box {row} is not finite: {boxes[row].tolist()}")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be in (0, 1]. Received: {threshold}")
     if masks.dtype == np.uint8:
         return masks.astype(np.float32) / 255.0, boxes
     return masks.astype(np.float32, copy=False), boxes
 
 
-def _chunks(number: int) -> Iterator[slice]:
-    return (slice(i, i + _TOGETHER) for i in range(0, number, _TOGETHER))
-
-
-def _by_columns(
+def _parts(
     masks: Array, boxes: Array, size: tuple[int, int], threshold: float
-) -> Iterator[tuple[int, int, Array]]:
-    """Make (left, top, pixels) with pixels (columns, rows): RLE's order.
-
-    Interpolation is a gather and a product along each axis. Matrix products would do
-    the same, but BLAS threads fight over patches as small as these.
-    """
-    number, rows, columns = masks.shape
-    grids = np.zeros((number, columns + 2, rows + 2), np.float32)
-    grids[:, 1:-1, 1:-1] = masks.transpose(0, 2, 1)
-    steps = np.diff(grids, axis=1)
-    across = _positions(boxes[:, 0], boxes[:, 2], columns, size[1], threshold)
-    down = _positions(boxes[:, 1], boxes[:, 3], rows, size[0], threshold)
-    for grid, step, (left, x, part_x), (top, y, part_y) in zip(
-        grids, steps, across, down, strict=True
-    ):
-        lines = step[x]
-        lines *= part_x[:, None]
-        lines += grid[x]
-        values = (lines[:, 1:] - lines[:, :-1])[:, y]
-        values *= part_y
-        values += lines[:, y]
-        yield left, top, values >= threshold
+) -> Iterator[tuple[Frames, Crossings]]:
+    """Find the pixels of some instances at a time: memory stays small."""
+    masks, boxes = _checked(masks, boxes, threshold)
+    inside = frames(boxes, masks.shape[1:], size, threshold)
+    part = np.cumsum(inside.right - inside.left) // _TOGETHER
+    bounds = [0, *np.flatnonzero(np.diff(part)) + 1, len(masks)]
+    for first, last in itertools.pairwise(bounds):
+        some = slice(first, last)
+        frame = Frames(*(sides[some] for sides in inside))
+        yield frame, crossings(masks[some], boxes[some], frame, threshold)
 
 
-def _positions(
-    starts: Array, ends: Array, cells: int, pixels: int, threshold: float
-) -> list[tuple[int, Array, Array]]:
-    """Locate the pixels of boxes along one axis between the centres of cells.
-
-    A mask fades to 0 over half a cell beyond its outermost centres, which are half a
-    cell inside the box: only below a threshold of 0.5 can pixels outside count.
-
-    Returns:
-        For each box the first pixel; for each of its pixels the cell, in a grid with an
-        empty cell added at both ends, whose centre lies before it; how far it is to the
-        next one (0..1).
-    """
-    extents = ends - starts
-    margins = max(0.0, 0.5 - threshold) * extents / cells
-    firsts = np.maximum(0, np.ceil(starts - margins - 0.5)).astype(np.intp)
-    lasts = np.minimum(pixels - 1, np.floor(ends + margins - 0.5)).astype(np.intp)
-    counts = np.where(extents > 0, np.maximum(lasts - firsts + 1, 0), 0)
-    stops = np.cumsum(counts)
-    box = np.repeat(np.arange(len(starts)), counts)
-    pixel = np.arange(len(box)) - (stops - counts)[box] + firsts[box]
-    scales = cells / np.where(extents > 0, extents, 1.0)
-    position = (pixel + 0.5 - starts[box]) * scales[box] + 0.5
-    cell = np.clip(position.astype(np.intp), 0, cells)
-    fraction = (position - cell).astype(np.float32)
-    return [
-        (first, cell[stop - count : stop], fraction[stop - count : stop])
-        for first, count, stop in zip(
-            firsts.tolist(), counts.tolist(), stops.tolist(), strict=True
-        )
-    ]
-
-
-def _edges(left: int, top: int, pixels: Array, height: int) -> Array:
-    """Return where a patch given as (columns, rows) changes, column by column."""
-    columns, rows = pixels.shape
-    # One empty pixel ahead of everything and one after each column end every run.
-    flat = np.zeros(1 + columns * (rows + 1), bool)
-    flat[1:].reshape(columns, rows + 1)[:, :-1] = pixels
-    (change,) = (flat[1:] != flat[:-1]).nonzero()
-    column = change // (rows + 1)
-    edges = change + column * (height - rows - 1) + (left * height + top)
-    if rows == height:
-        # A run that reaches the bottom goes on at the top of the next column.
-        (joined,) = (edges[1:] == edges[:-1]).nonzero()
-        edges = np.delete(edges, np.concatenate([joined, joined + 1]))
-    return edges
+def _patch(
+    column: Array, row: Array, left: int, top: int, right: int, bottom: int
+) -> Patch:
+    """Fill the pixels between crossings, which lie in ascending order."""
+    width, height = right - left, bottom - top
+    # A column has one place more than pixels: what ends there is closed there.
+    changes = np.bincount(
+        (column - left) * (height + 1) + row - top, minlength=width * (height + 1)
+    )
+    pixels = np.bitwise_xor.accumulate(changes.astype(np.uint8) & 1).astype(bool)
+    return Patch(top, left, pixels.reshape(width, height + 1)[:, :-1].T)
 
 
 def _cell_means(values: Array, start: float, end: float, cells: int) -> Array:

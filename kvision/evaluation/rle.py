@@ -147,47 +147,74 @@ def _summed(numbers: Array, firsts: Array) -> Array:
     return runs
 
 
-def encode(edges: list[Array], size: tuple[int, int]) -> list[RLE]:
+def encode(
+    instance: Array, place: Array, number: int, size: tuple[int, int]
+) -> list[RLE]:
     """Write masks given by where they change.
 
     Args:
-        edges: for each mask the ascending positions, counted column by column, at which
-            a run of 1 begins or ends, in turn.
+        instance: (X,) ascending int array: of which mask each change is.
+        place: (X,) int array, ascending for each mask: the pixel, counted column by
+            column, at which a run of 1 begins or ends, in turn. An even number of
+            changes at one pixel is none.
+        number: of masks.
         size: (height, width) of the image in pixels.
 
     Returns:
-        Dicts `{"size": [height, width], "counts": str}`.
+        `number` dicts `{"size": [height, width], "counts": str}`.
     """
-    height, width = int(size[0]), int(size[1])
-    bounds = [np.concatenate(([0], e, [height * width])) for e in edges]
-    runs = [np.diff(bound) for bound in bounds]
-    runs = [run if run[-1] or len(run) == 1 else run[:-1] for run in runs]
-    if not runs:
+    if not number:
         return []
-    numbers = np.concatenate(runs)
-    starts = np.cumsum([0, *(len(run) for run in runs)])
-    place = np.arange(len(numbers)) - np.repeat(starts[:-1], np.diff(starts))
-    is_difference = np.flatnonzero(place > 2)
-    values = numbers.copy()
-    values[is_difference] -= numbers[is_difference - 2]
-    text, lengths = _characters(values)
-    ends = np.concatenate(([0], np.cumsum(lengths)))[starts].tolist()
+    height, width = int(size[0]), int(size[1])
+    runs, starts = _runs(*_changes(instance, place), number, height * width)
+    order = np.arange(len(runs)) - np.repeat(starts[:-1], np.diff(starts))
+    is_difference = np.flatnonzero(order > 2)
+    values = runs.copy()
+    values[is_difference] -= runs[is_difference - 2]
+    text, ends = _characters(values)
+    bounds = np.concatenate(([0], ends))[starts].tolist()
     return [
         {"size": [height, width], "counts": text[first:last]}
-        for first, last in itertools.pairwise(ends)
+        for first, last in itertools.pairwise(bounds)
     ]
 
 
+def _changes(instance: Array, place: Array) -> tuple[Array, Array]:
+    """Keep one of an odd number of changes at a pixel, and none of an even number."""
+    is_first = np.ones(len(place), bool)
+    is_first[1:] = (place[1:] != place[:-1]) | (instance[1:] != instance[:-1])
+    firsts = np.flatnonzero(is_first)
+    kept = firsts[np.diff(firsts, append=len(place)) % 2 == 1]
+    return instance[kept], place[kept]
+
+
+def _runs(instance: Array, place: Array, number: int, area: int) -> tuple[Array, Array]:
+    """Return the runs of all masks, and where those of each begin and the last end."""
+    stops = np.searchsorted(instance, np.arange(number), side="right")
+    # A run of 0 to the end of the image is written, one of length 0 is not.
+    is_open = np.ones(number, bool)
+    filled = np.diff(stops, prepend=0) > 0
+    is_open[filled] = place[stops[filled] - 1] < area
+    bounds = np.insert(place, stops[is_open], area)
+    starts = np.concatenate(([0], stops + np.cumsum(is_open)))
+    before = np.concatenate(([0], bounds[:-1]))
+    before[starts[:-1]] = 0
+    return bounds - before, starts
+
+
 def _characters(values: Array) -> tuple[str, Array]:
-    """Write numbers; return the text and how many characters each has taken."""
-    # The sign takes a bit of its own.
-    bits = int(max(values.max(), -values.min())).bit_length() + 1
-    shifts = 5 * np.arange(-(-bits // 5))
-    groups = (values[:, None] >> shifts) & 31
-    rest = values[:, None] >> (shifts + 5)
-    follows = np.where(groups & 16, rest != -1, rest != 0)
-    # A number ends with the first group after which nothing follows.
-    is_written = np.ones_like(follows)
-    is_written[:, 1:] = np.logical_and.accumulate(follows, axis=1)[:, :-1]
-    characters = (groups + 32 * follows + 48).astype(np.uint8)[is_written]
-    return characters.tobytes().decode("ascii"), is_written.sum(axis=1)
+    """Write numbers; return the text and where each of them ends in it."""
+    # What takes n bits without its sign takes n + 1 with it.
+    sizes = np.where(values < 0, ~values, values)
+    lengths = np.ones(len(values), np.intp)
+    for bits in range(4, int(sizes.max()).bit_length(), 5):
+        lengths += sizes >= 1 << bits
+    ends = np.cumsum(lengths)
+    text = np.empty(ends[-1], np.uint8)
+    place = ends - lengths
+    for last in range(1, int(lengths.max()) + 1):
+        longer = lengths > last
+        text[place] = (values & 31) + 32 * longer + 48
+        values, place = values[longer] >> 5, place[longer] + 1
+        lengths = lengths[longer]
+    return text.tobytes().decode("ascii"), ends

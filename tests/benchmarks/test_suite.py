@@ -26,7 +26,33 @@ def test_contest_runs(name: str, tmp_path: Path) -> None:
     assert "| kvision" in results.read_text()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["vit"], "invalid choice: 'vit'"),
+        (["vit_image", "--peer=torch"], "KIND=PYTHON"),
+        (["vit_image", "--peer=jax=python"], "torch, keras_hub"),
+        (["vit_image", "--peer=torch=/no/python"], "/no/python"),
+    ],
+)
+def test_refuses(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(options)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--data=nowhere"]])
+def test_refuses_without_photos(options: list[str]) -> None:
+    with pytest.raises(SystemExit, match="--data"):
+        main(["coco_input", *options])
+
+
 def test_every_contest_names_modules_that_exist(tmp_path: Path) -> None:
+    annotations = tmp_path / "annotations" / "instances_train2017.json"
+    annotations.parent.mkdir()
+    annotations.touch()
     kinds = {"kvision": "python", "torch": "python", "keras_hub": "python"}
     root = Path(__file__).parents[2]
     for contest in SUITE.values():

@@ -36,20 +36,29 @@ def random_masks(seed: int, number: int) -> list[np.ndarray]:
     return [(rng.random(shape) < rng.random()).astype(np.uint8) for _ in range(number)]
 
 
+def encoded(edges: list[np.ndarray], size: tuple[int, int]) -> list[dict]:
+    instance = np.repeat(np.arange(len(edges)), [len(edge) for edge in edges])
+    return encode(instance, np.concatenate(edges), len(edges), size)
+
+
 @given(seed=st.integers(0, 10_000), number=st.integers(1, 6))
 @settings(max_examples=100, deadline=None)
 def test_encode_writes_what_pycocotools_does(seed: int, number: int) -> None:
     masks = random_masks(seed, number)
-    edges = [np.flatnonzero(np.diff(m.T.ravel(), prepend=0)) for m in masks]
-    for mask, found in zip(masks, encode(edges, masks[0].shape), strict=True):
+    edges = [np.flatnonzero(np.diff(m.T.ravel(), prepend=0, append=0)) for m in masks]
+    for mask, found in zip(masks, encoded(edges, masks[0].shape), strict=True):
         expected = coco_mask.encode(np.asfortranarray(mask))
         assert found["counts"] == expected["counts"].decode()
         assert found["size"] == expected["size"]
 
 
 def test_large_numbers() -> None:
-    edges = [np.array([0, 5_000_000]), np.array([11_999_999]), np.array([], int)]
-    for found, edge in zip(encode(edges, (3000, 4000)), edges, strict=True):
+    edges = [
+        np.array([0, 5_000_000]),
+        np.array([11_999_999, 12_000_000]),
+        np.array([], int),
+    ]
+    for found, edge in zip(encoded(edges, (3000, 4000)), edges, strict=True):
         bounds = np.diff([0, *edge, 12_000_000])
         runs = {"size": [3000, 4000], "counts": bounds.tolist()}
         expected = coco_mask.frPyObjects(runs, 3000, 4000)["counts"].decode()
