@@ -83,11 +83,7 @@ def warp(
     result["gt_boxes"] = tf.where(keep[:, None], boxes, 0.0)
     result["gt_labels"] = tf.where(keep, labels, -1)
     if masks is not None:
-        # Most boxes stay as they are: their masks need not be resampled.
-        changed = tf.reduce_any(tf.abs(boxes - moved) > _SAME, axis=1)
-        if side != cells:
-            changed = tf.ones_like(changed)
-        grids = _regrid_some(grids, moved, boxes, keep & changed, cells)
+        grids = _relaid(grids, moved, boxes, keep, cells)
         result["gt_masks"] = tf.where(keep[:, None, None], grids, tf.zeros_like(grids))
     return result
 
@@ -434,24 +430,26 @@ def _first_half(profile: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reduce_any(is_in, axis=1), inside, cells)
 
 
-def _regrid_some(
-    grids: tf.Tensor, old: tf.Tensor, new: tf.Tensor, chosen: tf.Tensor, cells: int
+def _relaid(
+    grids: tf.Tensor, old: tf.Tensor, new: tf.Tensor, keep: tf.Tensor, cells: int
 ) -> tf.Tensor:
-    """Lay some of (G, h, w) masks over other boxes, on grids of `cells` x `cells`."""
-    side = grids.shape[-1]
+    """Lay the masks (G, h, w) that are kept over other boxes, on grids of `cells`."""
 
-    def relay() -> tf.Tensor:
-        rows = tf.where(chosen)
+    def of(rows: tf.Tensor) -> tf.Tensor:
         part, before, after = (tf.gather_nd(v, rows) for v in (grids, old, new))
-        part = regrid(part, before, after, cells)
-        if side != cells:
-            shape = tf.concat([tf.shape(grids)[:1], [cells, cells]], axis=0)
-            return tf.scatter_nd(tf.cast(rows, tf.int32), part, shape)
-        return tf.tensor_scatter_nd_update(grids, rows, part)
+        return regrid(part, before, after, cells)
 
-    if side != cells:
-        return relay()
-    return tf.cond(tf.reduce_any(chosen), relay, lambda: grids)
+    if grids.shape[-1] != cells:
+        rows = tf.where(keep)
+        shape = tf.stack([tf.size(keep), cells, cells])
+        return tf.scatter_nd(tf.cast(rows, tf.int32), of(rows), shape)
+    # Most boxes stay as they are: their masks need not be resampled.
+    rows = tf.where(keep & tf.reduce_any(tf.abs(new - old) > _SAME, axis=1))
+    return tf.cond(
+        tf.size(rows) > 0,
+        lambda: tf.tensor_scatter_nd_update(grids, rows, of(rows)),
+        lambda: grids,
+    )
 
 
 def regrid(

@@ -18,8 +18,8 @@ __all__ = ["check_rle", "check_rles", "encode", "run_lengths"]
 Array = np.ndarray
 RLE = dict[str, Any]
 
-# Masks decoded at once: each character takes a few dozen bytes meanwhile.
-_CHUNK = 1000
+# Masks decoded at once: what they take meanwhile fits into the cache of a core.
+_CHUNK = 100
 # Characters of the longest number that is believed.
 _LONGEST = 8
 

@@ -6,13 +6,7 @@ import keras
 from keras import ops
 
 from kvision.layers.normalization import LayerNormalization
-from kvision.ops.attention import (
-    attention_scores,
-    merge_heads,
-    merge_leading_heads,
-    split_heads,
-    split_leading_heads,
-)
+from kvision.ops.attention import attention_scores, merge_heads, split_heads
 from kvision.ops.rows import dense_by_rows
 
 __all__ = ["SelfAttention"]
@@ -117,16 +111,17 @@ class SelfAttention(keras.layers.Layer):
         Returns:
             (B, N, D) tensor; with scores, a pair with (B, H, N, N) in [0, 1].
         """
+        # Where samples and heads need not be told apart heads come first.
         are_alike = bias is None and keep is None and not return_attention_scores
-        split = split_leading_heads if are_alike else split_heads
-        merge = merge_leading_heads if are_alike else merge_heads
+        axis = 0 if are_alike else 1
         packed = dense_by_rows(self.qkv, tokens)
-        queries, keys, values = split(packed, self.num_heads, 3)
+        queries, keys, values = split_heads(packed, self.num_heads, 3, axis)
         if self.query_norm is not None and self.key_norm is not None:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
         scores = attention_scores(queries, keys, bias, keep)
         dropped = self.score_drop(scores, training=training)
-        mixed = dense_by_rows(self.projection, merge(ops.matmul(dropped, values)))
+        mixed = merge_heads(ops.matmul(dropped, values), axis)
+        mixed = dense_by_rows(self.projection, mixed)
         outputs = self.output_drop(mixed, training=training)
         return (outputs, scores) if return_attention_scores else outputs
 

@@ -16,78 +16,47 @@ __all__ = [
     "attention_scores",
     "kept_softmax",
     "merge_heads",
-    "merge_leading_heads",
     "split_heads",
-    "split_leading_heads",
 ]
 
 Tensor = Any
 
 
-def split_heads(packed: Tensor, num_heads: int, parts: int) -> list[Tensor]:
+def split_heads(
+    packed: Tensor, num_heads: int, parts: int, axis: int = 1
+) -> list[Tensor]:
     """Take queries, keys and values, or some of them, out of one product.
 
     Args:
         packed: (B, N, parts * D) tensor; each part is head-major.
         num_heads: H.
         parts: how many tensors are packed.
+        axis: of the heads, 1 or 0. Ahead of the samples the parts lie one after the
+            other in memory and are not copied.
 
     Returns:
-        `parts` tensors (B, H, N, d).
+        `parts` tensors (B, H, N, d) or (H, B, N, d).
     """
     _, length, width = packed.shape
     head_dim = width // (parts * num_heads)
     # Not (B, N, 3, H, d): delegates of TFLite refuse five dimensions.
     heads = ops.reshape(packed, (-1, length, parts * num_heads, head_dim))
-    heads = ops.transpose(heads, (0, 2, 1, 3))
-    return [heads] if parts == 1 else list(ops.split(heads, parts, axis=1))
+    heads = ops.transpose(heads, (0, 2, 1, 3) if axis else (2, 0, 1, 3))
+    return [heads] if parts == 1 else list(ops.split(heads, parts, axis=axis))
 
 
-def merge_heads(heads: Tensor) -> Tensor:
+def merge_heads(heads: Tensor, axis: int = 1) -> Tensor:
     """Lay the heads side by side.
 
     Args:
-        heads: (B, H, N, d) tensor.
+        heads: (B, H, N, d) or (H, B, N, d) tensor.
+        axis: of the heads, 1 or 0.
 
     Returns:
         (B, N, H * d) tensor.
     """
-    _, num_heads, length, head_dim = heads.shape
-    tokens = ops.transpose(heads, (0, 2, 1, 3))
-    return ops.reshape(tokens, (-1, length, num_heads * head_dim))
-
-
-def split_leading_heads(packed: Tensor, num_heads: int, parts: int) -> list[Tensor]:
-    """Do as `split_heads`, but heads come before samples.
-
-    Where heads and samples need not be told apart: parts of the first axis are not
-    copied.
-
-    Args:
-        packed: (B, N, parts * D) tensor; each part is head-major.
-        num_heads: H.
-        parts: how many tensors are packed.
-
-    Returns:
-        `parts` tensors (H, B, N, d).
-    """
-    _, length, width = packed.shape
-    head_dim = width // (parts * num_heads)
-    heads = ops.reshape(packed, (-1, length, parts * num_heads, head_dim))
-    return list(ops.split(ops.transpose(heads, (2, 0, 1, 3)), parts, axis=0))
-
-
-def merge_leading_heads(heads: Tensor) -> Tensor:
-    """Do as `merge_heads` with the heads of `split_leading_heads`.
-
-    Args:
-        heads: (H, B, N, d) tensor.
-
-    Returns:
-        (B, N, H * d) tensor.
-    """
-    num_heads, _, length, head_dim = heads.shape
-    tokens = ops.transpose(heads, (1, 2, 0, 3))
+    num_heads, (length, head_dim) = heads.shape[axis], heads.shape[2:]
+    tokens = ops.transpose(heads, (0, 2, 1, 3) if axis else (1, 2, 0, 3))
     return ops.reshape(tokens, (-1, length, num_heads * head_dim))
 
 

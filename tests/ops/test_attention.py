@@ -33,21 +33,23 @@ def scores_by_loop(
     return found
 
 
+@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_split_heads(parts: int) -> None:
+def test_split_heads(parts: int, axis: int) -> None:
     packed = normal(2, 5, parts * 12)
-    split = assert_modes_agree(lambda x: split_heads(x, 4, parts), packed)
+    split = assert_modes_agree(lambda x: split_heads(x, 4, parts, axis), packed)
     assert len(split) == parts
     for part, head in np.ndindex(parts, 4):
         start = part * 12 + head * 3  # a part after the other, each head-major
         expected = packed[:, :, start : start + 3]
-        np.testing.assert_array_equal(split[part][:, head], expected)
+        np.testing.assert_array_equal(split[part].take(head, axis), expected)
 
 
-def test_merge_heads_undoes_split_heads() -> None:
+@pytest.mark.parametrize("axis", [0, 1])
+def test_merge_heads_undoes_split_heads(axis: int) -> None:
     tokens = normal(2, 5, 12)
-    (heads,) = split_heads(tokens, 4, 1)
-    np.testing.assert_array_equal(to_numpy(merge_heads(heads)), tokens)
+    (heads,) = split_heads(tokens, 4, 1, axis)
+    np.testing.assert_array_equal(to_numpy(merge_heads(heads, axis)), tokens)
 
 
 @pytest.mark.parametrize("keys", [1, 4, 7])
