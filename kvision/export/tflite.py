@@ -52,9 +52,9 @@ def tflite(
         quantize: None or "float32"; "float16" (weights in half the size); "dynamic"
             (weights in 8 bits, about a quarter); "int8" (also activations: of a
             detector those of backbone, pyramid and heads, while logits, boxes,
-            suppression and mask logits stay float32; of a classifier those that go in
-            and out of products with weights, while normalisation, softmax, GELU and
-            logits stay float32).
+            suppression, mask logits and backbones of depthwise convolutions stay
+            float32; of a classifier those that go in and out of products with weights,
+            while normalisation, softmax, GELU and logits stay float32).
         calibration: for "int8": images like those the model will see, as a data set of
             (images, targets) or whatever `images` may be; the first 100 count.
         images: photos of any size to compare on: paths, arrays, a data set. By default

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kvision.export import Parity, interpreter
-from kvision.export.activation_quantization import int8_activations
+from kvision.export.activation_quantization import detector_plan, int8_activations
 from kvision.export.conversion import quiet
 from tests.export.graph import Operator, operators, parse
 
@@ -63,28 +63,48 @@ def test_boxes_scores_suppression_and_masks_are_float(found: list[Operator]) -> 
         assert all(each.inputs[0] == "FLOAT32" for each in some)
 
 
+def test_a_backbone_of_depthwise_convolutions_stays_float() -> None:
+    backbone = [(["thin", f"conv_{i}"], "CONV_2D") for i in range(2)]
+    depthwise = (["thin", "depthwise"], "DEPTHWISE_CONV_2D")
+    pyramid = (["pyramid", "lateral_2"], "CONV_2D")
+    assert detector_plan([*backbone, pyramid]) == [True, True, True]
+    assert detector_plan([*backbone, depthwise, pyramid]) == [False] * 3 + [True]
+
+
+def range_of_the_image(content: bytes, photos: np.ndarray) -> tuple[float, float]:
+    """What the first convolution takes of normalised photos calibrated on these."""
+    with quiet():
+        quantized = int8_activations(
+            content, {"images": photos}, interpreter.all_outputs
+        )
+    (graph,) = parse(quantized).subgraphs
+    (tensor,) = [
+        graph.tensors[operator.outputs[0]]
+        for operator in graph.operators
+        if graph.tensors[operator.inputs[0]].name.endswith(b"normalization_1/add")
+    ]
+    (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zeroPoint
+    return scale * (-128 - zero), scale * (127 - zero)
+
+
 def test_ranges_are_those_of_the_images(content: bytes, images: np.ndarray) -> None:
-    """The first convolution's input: the normalised image."""
-
-    def ranges(photos: np.ndarray) -> tuple[float, float]:
-        with quiet():
-            quantized = int8_activations(
-                content, {"images": photos}, interpreter.all_outputs
-            )
-        (graph,) = parse(quantized).subgraphs
-        (tensor,) = [
-            tensor
-            for tensor in graph.tensors
-            if tensor.name.endswith(b"normalization_1/add")
-        ]
-        (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zeroPoint
-        return scale * (-128 - zero), scale * (127 - zero)
-
     for photos in (images, images // 2 + 60):
         values = (photos.astype(np.float32) - 127.5) / 64
         np.testing.assert_allclose(
-            ranges(photos), (min(values.min(), 0), max(values.max(), 0)), atol=0.03
+            range_of_the_image(content, photos),
+            (min(values.min(), 0), max(values.max(), 0)),
+            atol=0.03,
         )
+
+
+def test_a_few_values_far_out_do_not_widen_a_range(
+    content: bytes, images: np.ndarray
+) -> None:
+    photos = np.tile(images // 4 + 96, (4, 1, 1, 1))  # within half a unit of 0
+    photos[0, 0, 0, :2] = 0, 255
+    low, high = range_of_the_image(content, photos)
+    assert -1.2 < low < -0.45
+    assert 0.45 < high < 1.2
 
 
 def test_a_quantiser_that_leaves_the_plan_is_an_error(
