@@ -147,10 +147,9 @@ def detector_tflite(places: Places) -> list[Contestant]:
     `roi_align_sampling_ratio=1`; what they lose is under "Lighter TFLite detectors".
     """
     ours = [
-        ("int8, 300 proposals, 1 sample", "int8 --proposals 300 --samples 1"),
-        ("int8, 300 proposals", "int8 --proposals 300"),
         ("int8", "int8"),
-        ("dynamic, 300 proposals, 1 sample", "dynamic --proposals 300 --samples 1"),
+        ("int8, 300 proposals, 1 sample", "int8 --proposals 300 --samples 1"),
+        ("int8, 100 proposals, 1 sample", "int8 --proposals 100 --samples 1"),
         ("dynamic", "dynamic"),
     ]
     entries = [
@@ -159,7 +158,7 @@ def detector_tflite(places: Places) -> list[Contestant]:
             f"kvision TFLite {name}",
             f"kvision_detector --precision={options}",
         )
-        for name, options in (ours[2:3] if places.small else ours)
+        for name, options in (ours[:1] if places.small else ours)
     ]
     entries += [
         (
