@@ -24,6 +24,8 @@ class Contestant:
         gflop: floating-point operations of a unit in matrix products and convolutions,
             in billions; 0 where time goes elsewhere.
         precision: of those products.
+        group: of a sweep, such as one size of images; compared with each other are
+            those of a group.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Contestant:
     units: float = 1
     gflop: float = 0.0
     precision: str = "float32"
+    group: str = ""
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Result:
         name: of the contestant.
         gflop: of a unit.
         precision: of its products.
+        group: of the contestant.
         rates: units a second in each turn.
         prepare_seconds: until the model was built.
         first_seconds: of the first call.
@@ -51,6 +55,7 @@ class Result:
     name: str
     gflop: float
     precision: str
+    group: str = ""
     rates: list[float] = field(default_factory=list)
     prepare_seconds: float = 0.0
     first_seconds: float = 0.0
@@ -97,7 +102,9 @@ def compete(contestants: list[Contestant], turns: int, seconds: float) -> list[R
     Raises:
         RuntimeError: a process ended early; its messages are on standard error.
     """
-    results = [Result(one.name, one.gflop, one.precision) for one in contestants]
+    results = [
+        Result(one.name, one.gflop, one.precision, one.group) for one in contestants
+    ]
     processes: list[subprocess.Popen] = []
     try:
         for contestant, result in zip(contestants, results, strict=True):

@@ -120,20 +120,21 @@ def machine() -> str:
 
 def _columns(results: list[Result]) -> list[str]:
     """Name the columns: one for what each contestant of ours is compared with."""
-    ours = [f"{one.name} / it" for one in _ours(results)]
-    return [*_COLUMNS[1:3], *ours, *_COLUMNS[3:]]
+    names = [one.name for one in _ours(results, "")] or ["kvision"]
+    return [*_COLUMNS[1:3], *(f"{name} / it" for name in names), *_COLUMNS[3:]]
 
 
-def _ours(results: list[Result]) -> list[Result]:
-    """Return those whose ratios are shown."""
-    return [one for one in results if "kvision" in one.name][:2]
+def _ours(results: list[Result], group: str) -> list[Result]:
+    """Return those of a group whose ratios are shown."""
+    ours = [one for one in results if "kvision" in one.name and one.group == group]
+    return ours[: 1 if group else 2]
 
 
 def _row(result: Result, results: list[Result], limits: list[Result]) -> list[str]:
+    ours = _ours(results, result.group)
+    ratios = [f"{one.times_of(result):.2f}" for one in ours]
     if result in limits:
-        ratios = ["" for _ in _ours(results)]
-    else:
-        ratios = [f"{one.times_of(result):.2f}" for one in _ours(results)]
+        ratios = [""] * (len(_columns(results)) - len(_COLUMNS) + 1)
     share = result.share_of(limits)
     return [
         result.name,

@@ -45,6 +45,7 @@ class Places:
         units: float = 1,
         gflop: float = 0.0,
         precision: str = "float32",
+        group: str = "",
     ) -> list[Contestant]:
         """Make contestants of those whose environment is there.
 
@@ -54,17 +55,19 @@ class Places:
             units: of a call.
             gflop: of a unit.
             precision: of the products.
+            group: of a sweep; their names tell it.
 
         Returns:
             Contestants.
         """
         return [
             Contestant(
-                name,
+                f"{name}, {group}" if group else name,
                 [self.pythons[kind], "-m", *f"benchmarks.{module}".split(), *options],
                 units,
                 gflop,
                 precision,
+                group,
             )
             for kind, name, module in entries
             if kind in self.pythons
@@ -111,15 +114,15 @@ def _vit(
     variant: str,
     batch: int,
     *options: str,
-    note: str = "",
+    group: str = "",
 ) -> list[Contestant]:
     variant = "Ti/16" if places.small else variant
     theirs = f"timm {precision}" + ("" if "--train" in options else ", compiled")
     return places.contestants(
         [
-            ("kvision", f"kvision {precision}{note}", "kvision_vit"),
-            ("torch", f"{theirs}{note}", "peers.timm_vit"),
-            ("keras_hub", f"KerasHub {precision}{note}", "peers.keras_hub_vit"),
+            ("kvision", f"kvision {precision}", "kvision_vit"),
+            ("torch", theirs, "peers.timm_vit"),
+            ("keras_hub", f"KerasHub {precision}", "peers.keras_hub_vit"),
         ],
         variant,
         *options,
@@ -128,6 +131,7 @@ def _vit(
         units=batch,
         gflop=_VIT_GFLOP[variant] * (_STEP if "--train" in options else 1),
         precision=precision,
+        group=group,
     )
 
 
@@ -189,14 +193,14 @@ def _photo(places: Places) -> list[str]:
 
 
 def _detector(
-    places: Places, precision: str, *options: str, note: str = "", gflop: float = 0.0
+    places: Places, precision: str, *options: str, group: str = "", gflop: float = 0.0
 ) -> list[Contestant]:
     return places.contestants(
         [
-            ("kvision", f"kvision {precision}{note}", "kvision_detector"),
+            ("kvision", f"kvision {precision}", "kvision_detector"),
             (
                 "torch",
-                f"torchvision {precision}, channels-last{note}",
+                f"torchvision {precision}, channels-last",
                 "peers.torchvision_detector",
             ),
         ],
@@ -204,31 +208,33 @@ def _detector(
         f"--precision={precision}",
         gflop=gflop * (_STEP if "--train" in options else 1),
         precision=precision,
+        group=group,
     )
 
 
 def evaluation(places: Places) -> list[Contestant]:
     """COCO scores of boxes and masks, 100 detections an image: images a second.
 
-    5,000 images; 500 where it says so, for time grows with their number. kvision begins
-    with masks of 28 x 28 cells, as a detector gives them.
+    kvision begins with masks of 28 x 28 cells, as a detector gives them.
     """
     ours, theirs = "kvision_evaluation", "peers.pycocotools_evaluation"
     many, some = (20, 10) if places.small else (5000, 500)
-    note = f", {some} images"
-    whole = [
-        ("kvision", "kvision with the extra `fast`", ours),
-        ("torch", "pycocotools, given pasted masks", theirs),
-    ]
+    given = ("torch", "pycocotools, given pasted masks", theirs)
+    whole = [("kvision", "kvision with the extra `fast`", ours), given]
     part = [
-        ("kvision", f"kvision{note}", f"{ours} --core"),
-        ("torch", f"pycocotools, given pasted masks{note}", theirs),
-        ("torch", f"pycocotools, torchvision pastes{note}", f"{theirs} --paste"),
+        ("kvision", "kvision", f"{ours} --core"),
+        given,
+        ("torch", "pycocotools, torchvision pastes", f"{theirs} --paste"),
     ]
-    return [
-        *places.contestants(whole, f"--images={many}", units=many),
-        *places.contestants(part, f"--images={some}", units=some),
-    ]
+    return _each(
+        ((many, whole), (some, part)),
+        lambda entries: places.contestants(
+            entries[1],
+            f"--images={entries[0]}",
+            units=entries[0],
+            group=f"{entries[0]} images",
+        ),
+    )
 
 
 def coco_input(places: Places) -> list[Contestant]:
@@ -299,7 +305,7 @@ def batch_sizes(places: Places) -> list[Contestant]:
     """How cost grows with the batch: ViT-S/16, 224 px: images a second."""
     sizes = (1, 2) if places.small else (1, 4, 16, 64)
     return _each(
-        sizes, lambda size: _vit(places, _SWEPT, "S/16", size, note=f", batch {size}")
+        sizes, lambda size: _vit(places, _SWEPT, "S/16", size, group=f"batch {size}")
     )
 
 
@@ -323,12 +329,12 @@ def proposals(places: Places) -> list[Contestant]:
 def model_sizes(places: Places) -> list[Contestant]:
     """How cost grows with the model: ViT, 224 px, batches of 8: images a second."""
     variants = ("Ti/16",) if places.small else tuple(_VIT_GFLOP)
-    return _each(variants, lambda name: _vit(places, _SWEPT, name, 8, note=f", {name}"))
+    return _each(variants, lambda name: _vit(places, _SWEPT, name, 8, group=name))
 
 
-def _square(places: Places, side: int, note: str, *options: str) -> list[Contestant]:
+def _square(places: Places, side: int, group: str, *options: str) -> list[Contestant]:
     size = ("--size", str(side), str(side))
-    return _detector(places, _SWEPT, *size, *options, note=f", {note}")
+    return _detector(places, _SWEPT, *size, *options, group=group)
 
 
 def _each(

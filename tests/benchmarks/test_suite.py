@@ -64,7 +64,7 @@ def test_every_contest_names_modules_that_exist(tmp_path: Path) -> None:
 
 
 def result_of(name: str, rates: list[float]) -> Result:
-    return Result(name, 2.0, "float32", rates, versions={"numpy": "2"})
+    return Result(name, 2.0, "float32", rates=rates, versions={"numpy": "2"})
 
 
 def test_ratios_and_shares() -> None:
@@ -73,8 +73,24 @@ def test_ratios_and_shares() -> None:
         result_of("x", [1.0, 4.0, 3.0]),
     )
     assert ours.times_of(theirs) == 2.0
-    assert ours.share_of([Result("product", 4.0, "float32", [4.0])]) == 0.5
-    assert ours.share_of([Result("product", 4.0, "bfloat16", [4.0])]) == 0.0
+    assert ours.share_of([Result("product", 4.0, "float32", rates=[4.0])]) == 0.5
+    assert ours.share_of([Result("product", 4.0, "bfloat16", rates=[4.0])]) == 0.0
+
+
+def test_those_of_a_group_are_compared() -> None:
+    results = [
+        Result(f"{name}, {group}", 2.0, "float32", group, [rate])
+        for group, name, rate in (
+            ("1 px", "kvision", 6.0),
+            ("1 px", "peer", 3.0),
+            ("2 px", "kvision", 6.0),
+            ("2 px", "peer", 2.0),
+        )
+    ]
+    text = markdown("A sweep", "python x", results, [])
+    assert "| kvision / it |" in text
+    assert "| peer, 1 px | 3 | 3-3 | 2.00 |" in text
+    assert "| peer, 2 px | 2 | 2-2 | 3.00 |" in text
 
 
 def test_section_replaces_itself(tmp_path: Path) -> None:
