@@ -48,29 +48,23 @@ def convert_function(function: Any, *specs: Any) -> bytes:
         ValueError: an op has no TFLite form.
     """
     import tensorflow as tf
-    from tensorflow.python.framework import convert_to_constants
 
-    with tflite_tracing():
-        traced = tf.function(function, input_signature=specs).get_concrete_function()
-    # Variables as constants: the converter would keep Keras' as TFLite variables.
-    frozen = convert_to_constants.convert_variables_to_constants_v2(
-        traced, lower_control_flow=False
-    )
-    names = sorted(traced.structured_outputs)
     module = tf.Module()
     module.serve = tf.function(
-        lambda **inputs: dict(
-            zip(names, frozen(*(inputs[each.name] for each in specs)), strict=True)
-        )
+        lambda **inputs: function(*(inputs[each.name] for each in specs))
     )
-    signature = module.serve.get_concrete_function(**{s.name: s for s in specs})
+    with tflite_tracing():
+        signature = module.serve.get_concrete_function(**{s.name: s for s in specs})
+    # Saved without anything of Keras the converter makes constants of them. (Constants
+    # made here would take 25 times their size on the way.)
+    module.read = list(signature.graph.variables)
     with tempfile.TemporaryDirectory() as folder, quiet():
         tf.saved_model.save(module, folder, signature, _without_gradients())
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         try:
             return bytes(converter.convert())
         except Exception as error:  # the converter has no class of its own for it
-            raise ValueError(_explain(str(error), frozen.graph)) from None
+            raise ValueError(_explain(str(error), signature.graph)) from None
 
 
 def _without_gradients() -> Any:
