@@ -1,8 +1,6 @@
 """kvision's Mask R-CNN ResNet-50 FPN: inference, in LiteRT too, and training."""
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ import tensorflow as tf
 
 import kvision as kv
 import kvision_edge
+from benchmarks.processes import run_again
 from benchmarks.turns import take_turns
 from kvision.models.rcnn_conventions import TORCHVISION_V1
 
@@ -69,10 +68,7 @@ def infer_in_tflite(arguments: argparse.Namespace) -> Work:
     image = image_of(arguments.size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mask_rcnn.tflite"
-        # In a process of its own: calibration takes more memory than what is measured.
-        module = [sys.executable, "-m", "benchmarks.kvision_detector"]
-        options = [*sys.argv[1:], f"--export={path}"]
-        subprocess.run([*module, *options], check=True, stdout=subprocess.DEVNULL)
+        run_again("benchmarks.kvision_detector", f"--export={path}")
         detector = kvision_edge.Detector(path, num_threads=2)
     return lambda: detector.detect(image, 0.0).masks
 

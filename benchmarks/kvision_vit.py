@@ -1,8 +1,6 @@
 """kvision's Vision Transformers: inference, in LiteRT too, and training."""
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import kvision as kv
+from benchmarks.processes import run_again
 from benchmarks.turns import take_turns
 
 Work = Callable[[], object]
@@ -48,10 +47,7 @@ def infer_in_tflite(arguments: argparse.Namespace) -> Work:
     image = images_of(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vit.tflite"
-        # In a process of its own: conversion takes more memory than what is measured.
-        module = [sys.executable, "-m", "benchmarks.kvision_vit"]
-        options = [*sys.argv[1:], f"--export={path}"]
-        subprocess.run([*module, *options], check=True, stdout=subprocess.DEVNULL)
+        run_again("benchmarks.kvision_vit", f"--export={path}")
         interpreter = Interpreter(str(path), num_threads=2)
     interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]["index"]

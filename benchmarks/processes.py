@@ -2,8 +2,9 @@
 
 import json
 import subprocess
+import sys
 
-__all__ = ["run"]
+__all__ = ["run", "run_again"]
 
 
 def run(command: list[str]) -> dict:
@@ -17,3 +18,16 @@ def run(command: list[str]) -> dict:
     """
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def run_again(module: str, option: str) -> None:
+    """Run a module with the arguments of this process and one more, its output dropped.
+
+    What takes more memory than what is measured is done there.
+
+    Args:
+        module: such as "benchmarks.kvision_vit".
+        option: such as "--export=FILE".
+    """
+    command = [sys.executable, "-m", module, *sys.argv[1:], option]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -127,7 +127,7 @@ def _columns(results: list[Result]) -> list[str]:
 def _ours(results: list[Result], group: str) -> list[Result]:
     """Return those of a group whose ratios are shown."""
     ours = [one for one in results if "kvision" in one.name and one.group == group]
-    return ours[: 1 if group else 2]
+    return ours[: 1 if group else 3]
 
 
 def _row(result: Result, results: list[Result], limits: list[Result]) -> list[str]:

@@ -103,11 +103,11 @@ def coco_scores(
     per_class: dict[str, dict[str, float]] = {name: {} for name in names}
     with _collector_paused():
         detections = _checked_results(results, truth, masks)
-        both = [
-            _run(detections, truth, kind == "mask", max_detections, names, ids)
+        found = {
+            kind: _run(detections, truth, kind == "mask", max_detections, names, ids)
             for kind in ("box", "mask")[: 1 + masks]
-        ]
-    for kind, curves in zip(("box", "mask"), both, strict=False):
+        }
+    for kind, curves in found.items():
         figures |= _figures(curves, kind, slice(None))
         for index, name in enumerate(names):
             per_class[name] |= _figures(curves, kind, slice(index, index + 1))
@@ -175,10 +175,21 @@ def figure_names(masks: bool, max_detections: int = 100) -> list[str]:
     Returns:
         The keys, boxes first.
     """
-    recalls = sorted({n for n in (1, 10) if n < max_detections} | {max_detections})
     sized = [f"{what}_{area}" for what in ("ap", "ar") for area in _AREAS[1:]]
-    names = ["ap", "ap50", "ap75", *sized[:3], *(f"ar{n}" for n in recalls), *sized[3:]]
+    names = [
+        "ap",
+        "ap50",
+        "ap75",
+        *sized[:3],
+        *(f"ar{n}" for n in _counts(max_detections)),
+        *sized[3:],
+    ]
     return [f"{kind}_{n}" for kind in ("box", "mask")[: 1 + masks] for n in names]
+
+
+def _counts(max_detections: int) -> list[int]:
+    """Return the numbers of detections an image for which there is a recall."""
+    return sorted({n for n in (1, 10) if n < max_detections} | {max_detections})
 
 
 def _ids(image_ids: Iterable[int] | None, truth: Annotations) -> list[int]:
@@ -242,7 +253,7 @@ def _checked_result(
             raise ValueError("neither bbox nor segmentation")
     if box is not None:
         x, y, width, height = box
-        if not math.isfinite(x + y + width + height):
+        if not all(map(math.isfinite, (x, y, width, height))):
             raise ValueError("the bbox is not four finite numbers")
     return {**result, "id": number + 1, "iscrowd": 0}
 
@@ -269,7 +280,7 @@ def _run(
     """Run one of the two engines and return its arrays in the order of the names."""
     if max_detections < 1:
         raise ValueError(f"max_detections must be 1 or more. Received {max_detections}")
-    counts = sorted({n for n in (1, 10) if n < max_detections} | {max_detections})
+    counts = _counts(max_detections)
     category_ids = truth.category_ids(class_names)
     if not category_ids or not image_ids:
         raise ValueError(

@@ -56,7 +56,7 @@ def convert_function(function: Any, *specs: Any) -> bytes:
     with tflite_tracing():
         signature = module.serve.get_concrete_function(**{s.name: s for s in specs})
     # Saved without anything of Keras the converter makes constants of them. (Constants
-    # made here would take 25 times their size on the way.)
+    # made here would take thirty times their size on the way.)
     module.read = list(signature.graph.variables)
     with tempfile.TemporaryDirectory() as folder, quiet():
         tf.saved_model.save(module, folder, signature, _without_gradients())

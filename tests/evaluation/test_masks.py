@@ -40,6 +40,20 @@ def test_two_cells_meet_in_the_middle():
     np.testing.assert_array_equal(pasted, [1, 1, 1, 1, 0, 0, 0, 0])
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_pixel_on_the_threshold_belongs(axis):
+    # Cells 3.5 px wide meet at 3.5: the centre of pixel 3, where the value is 0.5.
+    for values, expected in (
+        ([1.0, 0.0], [1, 1, 1, 1, 0, 0, 0]),
+        ([0.0, 1.0], [0, 0, 0, 1, 1, 1, 1]),
+    ):
+        mask = np.expand_dims(np.array([values]), axis=3 - axis)
+        box = np.array([[0, 0, 7, 1] if axis == 2 else [0, 0, 1, 7]])
+        size = (1, 7) if axis == 2 else (7, 1)
+        pasted = masks.paste(mask, box, size)[0].ravel()
+        np.testing.assert_array_equal(pasted, expected)
+
+
 @pytest.mark.parametrize("threshold", [0.5, 0.2, 0.8])
 def test_paste_equals_the_slow_definition(threshold):
     rng = np.random.default_rng(0)
@@ -159,3 +173,9 @@ def test_a_large_photo_costs_little_memory():
 def test_wrong_input_is_refused(grids, boxes, message):
     with pytest.raises(ValueError, match=message):
         masks.rles(grids, boxes, (4, 4))
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.1, 1.1, np.nan])
+def test_a_threshold_that_nothing_can_cross_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold must be in"):
+        masks.paste(np.ones((1, 3, 3)), np.array([[0, 0, 3, 3]]), (4, 4), threshold)

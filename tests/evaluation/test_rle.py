@@ -52,6 +52,13 @@ def test_encode_writes_what_pycocotools_does(seed: int, number: int) -> None:
         assert found["size"] == expected["size"]
 
 
+def test_changes_at_one_pixel_cancel_in_pairs() -> None:
+    places = [[2, 5, 5, 7], [3, 3, 3, 8], [4, 4]]
+    found = encoded([np.array(place) for place in places], (3, 4))
+    expected = encoded([np.array([2, 7]), np.array([3, 8]), np.array([], int)], (3, 4))
+    assert found == expected
+
+
 def test_large_numbers() -> None:
     edges = [
         np.array([0, 5_000_000]),
