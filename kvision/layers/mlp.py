@@ -83,14 +83,17 @@ class _FeedForward(keras.layers.Layer):
         def activate_and_narrow(hidden: Tensor) -> Tensor:
             activate = fused(self._activate) if training else self._activate
             hidden = self.hidden_drop(activate(hidden), training=training)
-            return dense_by_rows(self.fc2, hidden)
+            return dense_by_rows(self.fc2, hidden, training)
 
         if training:
             # An activation is cheap to compute again, and what its gradient and that of
             # the second product would keep is half of the memory of a block.
             seeds = self.hidden_drop.non_trainable_variables
-            activate_and_narrow = recomputed(activate_and_narrow, seeds)
-        narrow = activate_and_narrow(self.fc1(rows))
+            hidden = dense_by_rows(self.fc1, rows, training)
+            narrow = recomputed(activate_and_narrow, seeds)(hidden)
+        else:
+            # As a plain layer, which TensorFlow fuses with the activation.
+            narrow = activate_and_narrow(self.fc1(rows))
         return self.output_drop(narrow, training=training)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -6,6 +6,8 @@ import keras
 from keras import ops
 
 from kvision.layers.normalization import LayerNormalization
+from kvision.ops.fusing import plain_graph_on_processor
+from kvision.ops.rows import by_rows, product_in_training
 
 __all__ = ["ClassToken", "PatchEmbedding"]
 
@@ -81,17 +83,18 @@ class PatchEmbedding(keras.layers.Layer):
         if self.norm is not None:
             self.norm.build((None, None, None, self.embed_dim))
 
-    def call(self, images: Tensor) -> Tensor:
+    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         """Map (B, H, W, C) to a grid (B, ceil(H / p), ceil(W / p), D)."""
         images = self._filled_up(images)
         kernel = ops.cast(self.kernel, images.dtype)
-        if self.form == "conv":
-            grid = ops.conv(images, kernel, self.patch_size, "valid")
+        bias = None if self.bias is None else ops.cast(self.bias, images.dtype)
+        if training and plain_graph_on_processor():
+            # The gradient of such a convolution takes five times as long.
+            grid = self._product_in_training(images, kernel, bias)
         else:
-            grid = self._product(images, kernel)
-        if self.bias is not None:
-            grid = grid + ops.cast(self.bias, grid.dtype)
-        return grid if self.norm is None else self.norm(grid)
+            grid = self._grid(images, kernel)
+            grid = grid if bias is None else grid + bias
+        return grid if self.norm is None else self.norm(grid, training=training)
 
     def _filled_up(self, images: Tensor) -> Tensor:
         missing = [
@@ -102,15 +105,32 @@ class PatchEmbedding(keras.layers.Layer):
             return images
         return ops.pad(images, [(0, 0), (0, missing[0]), (0, missing[1]), (0, 0)])
 
-    def _product(self, images: Tensor, kernel: Tensor) -> Tensor:
+    def _grid(self, images: Tensor, kernel: Tensor) -> Tensor:
+        if self.form == "conv":
+            return ops.conv(images, kernel, self.patch_size, "valid")
+        return ops.matmul(self._pixels(images), self._flat(kernel))
+
+    def _product_in_training(
+        self, images: Tensor, kernel: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        parameters = (
+            [self._flat(kernel)] if bias is None else [self._flat(kernel), bias]
+        )
+        return by_rows(
+            lambda rows: product_in_training(rows, *parameters), self._pixels(images)
+        )
+
+    def _flat(self, kernel: Tensor) -> Tensor:
+        return ops.reshape(kernel, (-1, self.embed_dim))
+
+    def _pixels(self, images: Tensor) -> Tensor:
         """Lay out the pixels of each patch; never more than four dimensions."""
         _, height, width, channels = images.shape
         rows, columns = height // self.patch_size[0], width // self.patch_size[1]
         strips = (-1, self.patch_size[0], columns, self.patch_size[1] * channels)
         patches = ops.transpose(ops.reshape(images, strips), (0, 2, 1, 3))
         pixels = self.patch_size[0] * self.patch_size[1] * channels
-        patches = ops.reshape(patches, (-1, rows, columns, pixels))
-        return ops.matmul(patches, ops.reshape(kernel, (pixels, self.embed_dim)))
+        return ops.reshape(patches, (-1, rows, columns, pixels))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the grid."""

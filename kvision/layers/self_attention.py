@@ -114,14 +114,14 @@ class SelfAttention(keras.layers.Layer):
         # Where samples and heads need not be told apart heads come first.
         are_alike = bias is None and keep is None and not return_attention_scores
         axis = 0 if are_alike else 1
-        packed = dense_by_rows(self.qkv, tokens)
+        packed = dense_by_rows(self.qkv, tokens, training)
         queries, keys, values = split_heads(packed, self.num_heads, 3, axis)
         if self.query_norm is not None and self.key_norm is not None:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
         scores = attention_scores(queries, keys, bias, keep)
         dropped = self.score_drop(scores, training=training)
         mixed = merge_heads(ops.matmul(dropped, values), axis)
-        mixed = dense_by_rows(self.projection, mixed)
+        mixed = dense_by_rows(self.projection, mixed, training)
         outputs = self.output_drop(mixed, training=training)
         return (outputs, scores) if return_attention_scores else outputs
 

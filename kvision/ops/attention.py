@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kvision.ops.fusing import fused
+from kvision.ops.fusing import fused, plain_graph_on_processor
 from kvision.ops.ordering import wait_for
 from kvision.ops.tracing import tracing_for_inference
 
@@ -80,20 +80,24 @@ def attention_scores(
     # Scaling the queries is cheaper than scaling the products.
     queries = queries * ops.cast(queries.shape[-1] ** -0.5, queries.dtype)
     logits = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
-    if tracing_for_inference() and bias is None and keep is None and keys.shape[2] > 1:
-        return ops.softmax(logits)  # a kernel that is float32 inside
-    logits = ops.cast(logits, "float32")
+    are_alone = bias is None and keep is None
+    if not (are_alone and (tracing_for_inference() or plain_graph_on_processor())):
+        logits = ops.cast(logits, "float32")  # there the kernel is float32 inside
     if bias is not None:
         logits = logits + ops.cast(bias, "float32")
     if logits.shape[-1] == 1:
         scores = ops.exp(logits - logits)  # of a softmax here Keras would warn
     elif keep is not None:
         scores = kept_softmax(logits, keep)
-    elif keras.backend.standardize_dtype(queries.dtype) != "float32":
-        return _rounded_softmax(logits, queries.dtype)
-    else:
+    elif tracing_for_inference() or _is_float32(queries):
         scores = ops.softmax(logits)
+    else:
+        return _rounded_softmax(logits, queries.dtype)
     return ops.cast(scores, queries.dtype)
+
+
+def _is_float32(tensor: Tensor) -> bool:
+    return keras.backend.standardize_dtype(tensor.dtype) == "float32"
 
 
 def _rounded_softmax(logits: Tensor, dtype: Any) -> Tensor:
@@ -109,7 +113,8 @@ def _rounded_softmax(logits: Tensor, dtype: Any) -> Tensor:
 
         def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
             upstream = args[0] if upstream is None else upstream
-            return _softmax_gradient(wait_for(scores, [upstream]), upstream)
+            change = _softmax_gradient(wait_for(scores, [upstream]), upstream)
+            return ops.cast(change, logits.dtype)
 
         return scores, gradient
 
@@ -118,9 +123,12 @@ def _rounded_softmax(logits: Tensor, dtype: Any) -> Tensor:
 
 @fused
 def _softmax_gradient(scores: Tensor, upstream: Tensor) -> Tensor:
-    scores, upstream = ops.cast(scores, "float32"), ops.cast(upstream, "float32")
-    weighted = scores * upstream
-    return weighted - scores * ops.sum(weighted, axis=-1, keepdims=True)
+    wide, upstream = ops.cast(scores, "float32"), ops.cast(upstream, "float32")
+    weighted = wide * upstream
+    # XLA makes vector instructions of products, not of sums along rows.
+    ones = ops.ones((ops.shape(weighted)[-1], 1))
+    change = weighted - wide * ops.matmul(weighted, ones)
+    return ops.cast(change, scores.dtype)
 
 
 def kept_softmax(logits: Tensor, keep: Tensor, epsilon: float = 1e-6) -> Tensor:

@@ -5,6 +5,9 @@ from typing import Any
 
 import keras
 
+from kvision.ops.fusing import plain_graph_on_processor
+from kvision.ops.ordering import wait_for
+
 __all__ = ["recomputed"]
 
 Function = Callable[..., Any]
@@ -40,4 +43,30 @@ def recomputed(function: Function, state: Sequence[Any]) -> Function:
         with keras.StatelessScope(before[0]):
             return function(*inputs)
 
-    return tf.recompute_grad(run)
+    return (_kept_back if plain_graph_on_processor() else tf.recompute_grad)(run)
+
+
+def _kept_back(function: Function) -> Function:
+    """Do as `tf.recompute_grad`, which adds zeros to each input so that XLA waits too.
+
+    In a graph without XLA that would be a pass over memory for nothing.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def run(*inputs: Any) -> tuple[Any, Function]:
+        outputs = function(*inputs)
+
+        def gradient(*upstream: Any, variables: Sequence[Any] = ()) -> Any:
+            late = tf.nest.map_structure(lambda x: wait_for(x, [*upstream]), inputs)
+            with tf.GradientTape() as tape:
+                tape.watch((late, variables))
+                again = function(*late)
+            of_inputs, of_variables = tape.gradient(
+                again, (late, [*variables]), output_gradients=upstream
+            )
+            return (of_inputs, of_variables) if variables else of_inputs
+
+        return outputs, gradient
+
+    return run

@@ -152,13 +152,14 @@ def test_half_precision(dtype: str) -> None:
 def test_fits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is learned by heart, through every weight."""
     monkeypatch.setitem(VARIANTS, "Ti", VARIANTS["Ti"]._replace(depth=3))
+    keras.utils.set_random_seed(0)
     model = build(name, dropout=0.05, drop_path=0.05)
     before = model.get_weights()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(1e-3), loss, jit_compile=False)
     batch, labels = images(4), np.arange(4)
     history = model.fit(batch, labels, epochs=25, verbose=0).history["loss"]
-    assert history[-1] < 0.8 * history[0]
+    assert min(history) < 0.75 * history[0]
     moved = [np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True)]
     assert all(moved), [
         w.path for w, m in zip(model.weights, moved, strict=True) if not m

@@ -75,6 +75,26 @@ def test_softmax_is_float32_in_half_precision() -> None:
     assert ratio[1] / ratio[0] == pytest.approx(np.exp(0.2), rel=0.01)
 
 
+def test_the_softmax_of_a_graph_is_float32_inside_too() -> None:
+    """Gradients as well: those of bfloat16 arithmetic are some percent off."""
+    q, k = (tf.cast(normal(2, 3, 40, 8), tf.bfloat16) for _ in range(2))
+    up = tf.constant(normal(2, 3, 40, 40))
+
+    def run(q: tf.Tensor, k: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch((q, k))
+            scores = attention_scores(q, k)
+            loss = tf.reduce_sum(tf.cast(scores, tf.float32) * up)
+        return [scores, *tape.gradient(loss, (q, k))]
+
+    wide = run(tf.cast(q, tf.float32), tf.cast(k, tf.float32))
+    for found in (run(q, k), tf.function(run)(q, k)):
+        for one, other in zip(found, wide, strict=True):
+            assert one.dtype == tf.bfloat16
+            error = tf.norm(tf.cast(one, tf.float32) - other) / tf.norm(other)
+            assert error < 0.01
+
+
 def test_large_logits_stay_finite() -> None:
     q, k = 1e3 * normal(1, 1, 3, 8), 1e3 * normal(1, 1, 4, 8)
     ours = assert_modes_agree(attention_scores, q, k)

@@ -1,10 +1,12 @@
 import math
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from kvision.ops.rows import by_rows, gelu
+from kvision.ops.rows import by_rows, dense_by_rows, gelu
+from kvision.ops.tracing import inference_tracing
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3), (2, 4, 5, 3)])
@@ -61,3 +63,53 @@ def test_a_product_its_bias_and_gelu_become_one_kernel() -> None:
         pytest.skip("TensorFlow without oneDNN")
     assert any("FusedMatMul" in node for node in nodes)
     assert "Erf" not in nodes
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_dense_layer_in_training(dtype: str, use_bias: bool) -> None:
+    """Values and gradients of Keras' layer; no sum of columns, which is slow."""
+    tf = pytest.importorskip("tensorflow")
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(
+        7, use_bias=use_bias, dtype=dtype, bias_initializer="ones"
+    )
+    dense.build((None, 5, 6))
+    tokens = tf.random.normal((3, 5, 6))
+    up = tf.random.normal((3, 5, 7))
+
+    def run(function):
+        with tf.GradientTape() as tape:
+            tape.watch(tokens)
+            outputs = function(tokens)
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * up)
+        weights = [weight.value for weight in dense.weights]
+        return outputs, *tape.gradient(loss, [tokens, *weights])
+
+    compiled = tf.function(lambda: run(lambda x: dense_by_rows(dense, x, True)))
+    kinds = {op.type for op in compiled.get_concrete_function().graph.get_operations()}
+    assert "BiasAddGrad" not in kinds and "Sum" in kinds
+    assert ("Conv2D" in kinds) == (dtype != "float32")
+    for one, other in zip(compiled(), run(dense), strict=True):
+        assert one.dtype == other.dtype
+        scale = float(tf.reduce_max(tf.abs(tf.cast(other, tf.float32))))
+        np.testing.assert_allclose(
+            tf.cast(one, tf.float32),
+            tf.cast(other, tf.float32),
+            atol=scale * (1e-5 if dtype == "float32" else 0.02),
+        )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_quantized_dense_layer(training: bool) -> None:
+    """Its kernel alone does not say what it computes."""
+    tf = pytest.importorskip("tensorflow")
+    dense = keras.layers.Dense(4, dtype="mixed_bfloat16")
+    dense.build((None, 8))
+    tokens = tf.random.normal((2, 3, 8))
+    dense.quantize("int8")
+    with inference_tracing():
+        found = tf.function(lambda x: dense_by_rows(dense, x, training))(tokens)
+    np.testing.assert_allclose(
+        tf.cast(found, tf.float32), tf.cast(dense(tokens), tf.float32), atol=0.05
+    )
