@@ -70,12 +70,13 @@ def _fold_batch_norms(model: Any) -> None:
             layer.fold_into(before)
 
 
-def traced(function: Any, specs: Any) -> Any:
+def traced(function: Any, specs: Any, is_saved: bool = True) -> Any:
     """Trace predictions in the forms for which TensorFlow has one kernel, of oneDNN.
 
     Args:
         function: of tensors, by position or by name.
         specs: list or dict of `tf.TensorSpec`, the number of images not given.
+        is_saved: whether the function may run in another process.
 
     Returns:
         Concrete function.
@@ -83,7 +84,7 @@ def traced(function: Any, specs: Any) -> Any:
     import tensorflow as tf
 
     function = tf.function(function, autograph=False)
-    with inference_tracing():
+    with inference_tracing(is_saved):
         if isinstance(specs, dict):
             return function.get_concrete_function(**specs)
         return function.get_concrete_function(*specs)

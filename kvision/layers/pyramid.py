@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kvision.layers.hidden_convolutions import batch_normalization
+from kvision.ops.minimal_filtering import convolve
 
 __all__ = ["FeaturePyramid"]
 
@@ -91,7 +92,7 @@ class FeaturePyramid(keras.layers.Layer):
                 if merged is None
                 else projected + _enlarge(merged, projected.shape[1:3])
             )
-            smoothed = self.outputs[i](merged)
+            smoothed = convolve(self.outputs[i], merged)
             if self.batch_norm:
                 smoothed = self.output_norms[i](smoothed, training=training)
             outputs[f"P{level}"] = smoothed

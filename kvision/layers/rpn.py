@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kvision.ops.minimal_filtering import convolve
+
 __all__ = ["RPN"]
 
 Tensor = Any
@@ -81,7 +83,7 @@ class RPN(keras.layers.Layer):
         for name, hidden in features.items():
             cells = hidden.shape[1] * hidden.shape[2]
             for conv in self.convs:
-                hidden = conv(hidden)
+                hidden = convolve(conv, hidden)
             objectness_logits[name] = ops.reshape(
                 self.objectness(hidden), (-1, cells * self.num_anchors)
             )

@@ -103,4 +103,4 @@ def traced(model: keras.Model) -> Any:
             }
         return model(given, training=False)
 
-    return fast.traced(run, specs)
+    return fast.traced(run, specs, is_saved=False)

@@ -15,9 +15,11 @@ __all__ = [
     "tflite_tracing",
     "tracing_for_inference",
     "tracing_for_tflite",
+    "tracing_for_this_process",
 ]
 
 _FOR_INFERENCE = ContextVar("tracing_for_inference", default=False)
+_FOR_THIS_PROCESS = ContextVar("tracing_for_this_process", default=False)
 _FOR_TFLITE = ContextVar("tracing_for_tflite", default=False)
 
 
@@ -105,17 +107,22 @@ def tracing_for_tflite() -> bool:
 
 
 @contextlib.contextmanager
-def inference_tracing() -> Iterator[None]:
+def inference_tracing(is_saved: bool = True) -> Iterator[None]:
     """Mark what is traced inside the block as a graph for predictions on this CPU.
 
     Layers then use the forms for which TensorFlow has one kernel, of oneDNN. These are
     not differentiated, and other compilers need not know them.
+
+    Args:
+        is_saved: whether the graph may run in another process, which may be one that
+            has no XLA to compile parts of it.
     """
-    token = _FOR_INFERENCE.set(True)
+    tokens = _FOR_INFERENCE.set(True), _FOR_THIS_PROCESS.set(not is_saved)
     try:
         yield
     finally:
-        _FOR_INFERENCE.reset(token)
+        _FOR_INFERENCE.reset(tokens[0])
+        _FOR_THIS_PROCESS.reset(tokens[1])
 
 
 def tracing_for_inference() -> bool:
@@ -125,3 +132,12 @@ def tracing_for_inference() -> bool:
         Whether the graph traced now is for predictions on this CPU alone.
     """
     return _FOR_INFERENCE.get()
+
+
+def tracing_for_this_process() -> bool:
+    """Tell whether a block of `inference_tracing(is_saved=False)` is open.
+
+    Returns:
+        Whether the graph traced now is for predictions on this CPU in this process.
+    """
+    return _FOR_THIS_PROCESS.get()
