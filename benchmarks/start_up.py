@@ -13,4 +13,4 @@ def prepare() -> Callable[[], object]:
     return lambda: subprocess.run(command, check=True, capture_output=True)
 
 
-take_turns(prepare)
+take_turns(prepare, sys.argv[1].replace("_", "-"))

@@ -14,6 +14,7 @@ from kvision.models.inference import traced
 from kvision.ops.rows import by_rows, normalize_rows
 from tests.export.classifier import region_vit, small_vit
 from tests.export.detector import small_detector, textured_images
+from tests.models.tiny import tiny_backbone
 
 SIZE = {"image_size": (32, 32), "num_classes": 5}
 
@@ -107,6 +108,23 @@ def test_a_detector_detects_the_same(masks: bool) -> None:
     (one,) = kvision.detect(for_inference(model), images[0], 0.1)
     (other,) = kvision.detect(model, images[0], 0.1)
     np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+
+
+def test_a_detector_of_large_maps_detects_the_same() -> None:
+    """Its 3 x 3 convolutions over the finest map take fewer multiplications."""
+    size = (288, 288)
+    model = small_detector(
+        backbone=tiny_backbone(size), image_size=size, pyramid_channels=128
+    )
+    graph = traced(model).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    assert kinds.count("BatchMatMulV2") >= 2 * 3  # two convolutions, strips of 32 rows
+    images = np.random.default_rng(0).integers(0, 256, (2, 288, 288, 3), np.uint8)
+    expected = model.predict_on_batch(images)
+    found = for_inference(model).predict_on_batch(images)
+    assert (np.asarray(expected["scores"]) > 0.05).any()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-3, err_msg=name)
 
 
 def test_batch_normalisation_is_made_of_constants() -> None:
