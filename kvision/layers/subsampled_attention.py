@@ -7,7 +7,7 @@ from keras import ops
 
 from kvision.layers.patch_embedding import PatchEmbedding
 from kvision.ops.attention import attention_scores, merge_heads, split_heads
-from kvision.ops.rows import by_rows
+from kvision.ops.rows import dense_by_rows
 
 __all__ = ["SubsampledAttention"]
 
@@ -117,12 +117,14 @@ class SubsampledAttention(keras.layers.Layer):
         """
         tokens = _rows(grid)
         summary = tokens if self.reduce is None else _rows(self.reduce(grid))
-        (queries,) = split_heads(by_rows(self.query, tokens), self.num_heads, 1)
-        packed = by_rows(self.key_value, summary)
+        packed = dense_by_rows(self.query, tokens, training)
+        (queries,) = split_heads(packed, self.num_heads, 1)
+        packed = dense_by_rows(self.key_value, summary, training)
         keys, values = split_heads(packed, self.num_heads, 2)
         scores = attention_scores(queries, keys)
         dropped = self.score_drop(scores, training=training)
-        mixed = by_rows(self.projection, merge_heads(ops.matmul(dropped, values)))
+        mixed = merge_heads(ops.matmul(dropped, values))
+        mixed = dense_by_rows(self.projection, mixed, training)
         outputs = ops.reshape(mixed, (-1, *grid.shape[1:]))
         outputs = self.output_drop(outputs, training=training)
         return (outputs, scores) if return_attention_scores else outputs

@@ -8,7 +8,7 @@ from keras import ops
 from kvision.layers.mlp import MLP
 from kvision.layers.normalization import LayerNormalization
 from kvision.ops.attention import attention_scores, merge_heads, split_heads
-from kvision.ops.rows import by_rows
+from kvision.ops.rows import dense_by_rows
 
 __all__ = ["AttentionPooling", "AveragePooling", "TokenPooling"]
 
@@ -124,16 +124,16 @@ class AttentionPooling(keras.layers.Layer):
         for part in (self.query, self.key_value, self.projection, self.norm, self.mlp):
             part.build((None, None, width))
 
-    def call(self, tokens: Tensor) -> Tensor:
+    def call(self, tokens: Tensor, training: bool | None = None) -> Tensor:
         """Map (B, N, D) to (B, D)."""
         probe = ops.cast(self.probe, tokens.dtype)
         (queries,) = split_heads(self.query(probe), self.num_heads, 1)
-        packed = by_rows(self.key_value, tokens)
+        packed = dense_by_rows(self.key_value, tokens, training)
         keys, values = split_heads(packed, self.num_heads, 2)
         queries = ops.zeros_like(keys[:, :, :1]) + queries
         mixed = ops.matmul(attention_scores(queries, keys), values)
         pooled = self.projection(merge_heads(mixed))
-        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+        return (pooled + self.mlp(self.norm(pooled), training=training))[:, 0]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return (B, D)."""

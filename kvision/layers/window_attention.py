@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kvision.ops.attention import attention_scores, merge_heads, split_heads
-from kvision.ops.rows import by_rows
+from kvision.ops.rows import dense_by_rows
 from kvision.ops.windows import bands, merge_windows, partition_windows
 
 __all__ = ["WindowAttention"]
@@ -104,7 +104,7 @@ class WindowAttention(keras.layers.Layer):
             [0, 1]: for each cell the cells of its window of side s, row by row, 0 where
             there is none.
         """
-        packed = by_rows(self.qkv, grid)
+        packed = dense_by_rows(self.qkv, grid, training)
         mixed, scores = [], []
         for rows in bands(grid.shape[1], self.window_size):
             parts = [
@@ -114,7 +114,8 @@ class WindowAttention(keras.layers.Layer):
             mixed.append(_joined([part for part, _ in parts], axis=2))
             if return_attention_scores:
                 scores.append(_joined([self._laid_out(*p) for _, p in parts], axis=2))
-        outputs = by_rows(self.projection, _joined(mixed, axis=1))
+        mixed = _joined(mixed, axis=1)
+        outputs = dense_by_rows(self.projection, mixed, training)
         outputs = self.output_drop(outputs, training=training)
         if not return_attention_scores:
             return outputs

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kvision.ops.fusing import fused, plain_graph_on_processor
+from kvision.ops.fusing import fused
 from kvision.ops.ordering import wait_for
 from kvision.ops.tracing import tracing_for_inference
 
@@ -80,24 +80,20 @@ def attention_scores(
     # Scaling the queries is cheaper than scaling the products.
     queries = queries * ops.cast(queries.shape[-1] ** -0.5, queries.dtype)
     logits = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
-    are_alone = bias is None and keep is None
-    if not (are_alone and (tracing_for_inference() or plain_graph_on_processor())):
-        logits = ops.cast(logits, "float32")  # there the kernel is float32 inside
+    if tracing_for_inference() and bias is None and keep is None and keys.shape[2] > 1:
+        return ops.softmax(logits)  # a kernel that is float32 inside
+    logits = ops.cast(logits, "float32")
     if bias is not None:
         logits = logits + ops.cast(bias, "float32")
     if logits.shape[-1] == 1:
         scores = ops.exp(logits - logits)  # of a softmax here Keras would warn
     elif keep is not None:
         scores = kept_softmax(logits, keep)
-    elif tracing_for_inference() or _is_float32(queries):
-        scores = ops.softmax(logits)
-    else:
+    elif keras.backend.standardize_dtype(queries.dtype) != "float32":
         return _rounded_softmax(logits, queries.dtype)
+    else:
+        scores = ops.softmax(logits)
     return ops.cast(scores, queries.dtype)
-
-
-def _is_float32(tensor: Tensor) -> bool:
-    return keras.backend.standardize_dtype(tensor.dtype) == "float32"
 
 
 def _rounded_softmax(logits: Tensor, dtype: Any) -> Tensor:

@@ -48,8 +48,8 @@ def dense_by_rows(
 
     A product in half precision TensorFlow takes on a processor as a convolution of one
     pixel, for which its oneDNN (3.7) has faster kernels, twice as fast with a bias. In
-    training the gradient is written out in products, that of the bias too, as a sum of
-    columns takes twice the time.
+    training the gradient is written out in products, that of the bias too: TensorFlow's
+    own (BiasAddGrad) adds up in bfloat16, 6304 times 0.1 to 32, in twice the time.
 
     Args:
         dense: layer that is built.

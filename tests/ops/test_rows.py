@@ -100,6 +100,23 @@ def test_a_dense_layer_in_training(dtype: str, use_bias: bool) -> None:
         )
 
 
+def test_the_gradient_of_a_bias_adds_up_in_float32() -> None:
+    """32 where the sum is 630, if TensorFlow differentiates the addition."""
+    tf = pytest.importorskip("tensorflow")
+    dense = keras.layers.Dense(8, dtype="mixed_bfloat16")
+    dense.build((None, 4))
+    tokens = tf.ones((32, 197, 4), tf.bfloat16)
+
+    @tf.function
+    def gradient():
+        with tf.GradientTape() as tape:
+            outputs = dense_by_rows(dense, tokens, True)
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * 0.1)
+        return tape.gradient(loss, dense.bias.value)
+
+    np.testing.assert_allclose(gradient(), 630.4, rtol=0.01)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_a_quantized_dense_layer(training: bool) -> None:
     """Its kernel alone does not say what it computes."""
