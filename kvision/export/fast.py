@@ -25,12 +25,19 @@ def fast_twin(model: Any, precision: str) -> Any:
         New model of the same class, or the same where nothing would change.
 
     Raises:
-        ValueError: for another precision.
+        ValueError: for another precision, or one that quantized layers cannot have.
     """
     if precision not in PRECISIONS:
         raise ValueError(
             f"precision must be one of {', '.join(PRECISIONS)}. Received: {precision!r}"
         )
+    for layer in model._flatten_layers():
+        if getattr(layer, "quantization_mode", None) and precision != "float32":
+            raise ValueError(
+                "precision must be 'float32' for a model with quantized layers. "
+                f"Received: {precision!r} and the layer {layer.name!r}, quantized to "
+                f"{layer.quantization_mode}: take the model as it was before that"
+            )
     if not any(_normalizes(layer) for layer in model._flatten_layers()):
         return in_precision(model, precision)
     # Folded before weights are rounded, and again where the layers are others.

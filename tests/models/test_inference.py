@@ -70,6 +70,17 @@ def test_the_model_itself_stays_as_it_was() -> None:
     assert {w.dtype for w in fast.weights if "qkv/kernel" in w.path} == {"bfloat16"}
 
 
+def test_a_quantized_model() -> None:
+    model = small_vit()
+    images = images_of(model)
+    model.get_layer("block_0").attention.qkv.quantize("int8")
+    expected = model.predict_on_batch(images)
+    found = for_inference(model).predict_on_batch(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    with pytest.raises(ValueError, match=r"'float32' for a model with quantized.*qkv"):
+        for_inference(model, "bfloat16")
+
+
 def test_regions_are_a_second_input() -> None:
     model = region_vit()
     images = images_of_shape(model)
