@@ -14,6 +14,7 @@ applied.
 import io
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn
@@ -179,31 +180,85 @@ def resize_image(
     """
     image = tf.convert_to_tensor(image)
     size = _resized_size_tensor(tf.shape(image)[:2], image_size, resize)
-    image = resample(image, size)
-    rest = tf.constant(image_size) - size
-    image = tf.pad(image, [[0, rest[0]], [0, rest[1]], [0, 0]])
+    image = framed(resample(image, size), tf.zeros_like(size), tf.constant(image_size))
     image.set_shape((*image_size, 3))
     return image
 
 
 def resample(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Resample (h, w, C) to `size`, an int32 tensor (height, width); keep the dtype."""
+    return _resample(image, size, _resize_wide)
 
-    def bilinear(antialias: bool) -> tf.Tensor:
-        resized = tf.image.resize(image, size, antialias=antialias)
-        if image.dtype.is_floating:
-            return tf.cast(resized, image.dtype)
-        return tf.cast(tf.round(resized), image.dtype)
 
+def resample_fast(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Resample (h, w, 3) within one grey level of `resample`; uint8 only.
+
+    Where it shrinks Pillow does it, in half the time; not for graphs that are saved.
+    """
+
+    def shrink(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        shrunk = tf.numpy_function(_shrink, [image, size], tf.uint8)
+        return tf.ensure_shape(shrunk, (None, None, 3))
+
+    return _resample(image, size, shrink)
+
+
+def _resample(
+    image: tf.Tensor,
+    size: tf.Tensor,
+    shrink: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
     old = tf.shape(image)[:2]
     return tf.cond(
         tf.reduce_all(size == old),
         lambda: tf.identity(image),
         # Where nothing shrinks the wide filter is the plain one, which is much faster.
         lambda: tf.cond(
-            tf.reduce_all(size >= old), lambda: bilinear(False), lambda: bilinear(True)
+            tf.reduce_all(size >= old),
+            lambda: cast_back(tf.image.resize(image, size), image.dtype),
+            lambda: shrink(image, size),
         ),
     )
+
+
+def _resize_wide(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    resized = tf.image.resize(image, size, antialias=True)
+    return cast_back(resized, image.dtype)
+
+
+def _shrink(image: np.ndarray, size: np.ndarray) -> np.ndarray:
+    height, width = size.tolist()
+    shrunk = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(shrunk)
+
+
+def cast_back(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Cast computed values to the dtype they came from, integers rounded."""
+    return tf.cast(values if dtype.is_floating else tf.round(values), dtype)
+
+
+def framed(image: tf.Tensor, first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Lay an image on a black one, by copying: `tf.pad` takes three times as long.
+
+    Args:
+        image: (h, w, C) tensor.
+        first: (2,) int32 tensor: row and column of its first pixel.
+        size: (2,) int32 tensor: height and width of the result.
+
+    Returns:
+        (H, W, C) tensor.
+    """
+    height, width, channels = tf.unstack(tf.shape(image))
+    top, left = tf.unstack(first)
+    bottom, right = tf.unstack(size - first - [height, width])
+
+    def black(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+        return tf.zeros(tf.stack([rows, columns, channels]), image.dtype)
+
+    rows = [black(height, left), image, black(height, right)]
+    image = tf.concat(rows, axis=1)
+    rows = [black(top, size[1]), image, black(bottom, size[1])]
+    return tf.concat(rows, axis=0)
 
 
 def fitted_size(

@@ -12,7 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.image_cache import ImageCache
-from kvision.data.images import Resize, fitted_size, resize_image, resized_size
+from kvision.data.images import (
+    Resize,
+    fitted_size,
+    resample,
+    resample_fast,
+    resize_image,
+    resized_size,
+)
 from kvision.data.order import (
     CommonOptions,
     Order,
@@ -202,6 +209,8 @@ def _finisher(
             options.image_size,
             options.mask_size,
             is_upright=all(move.is_upright for move in options.moves),
+            # Without augmentation as in prediction, to the last grey level.
+            resample=resample_fast if options.moves else resample,
         )
         sample["images"] = tf.ensure_shape(sample["images"], (height, width, 3))
         sample["image_sizes"] = _covered(matrix, old, options.image_size)

@@ -11,16 +11,18 @@ off, or a rotation makes its box loose, the box becomes the extents of what is l
 its mask, where it passes one half between the centres of its cells.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from kvision.data.images import resample
+from kvision.data.images import cast_back, framed, resample
 from kvision.ops.masks import crop_masks
 
 __all__ = ["Sample", "affine", "pad_rows", "warp"]
 
 Sample = dict[str, tf.Tensor]
+Resampling = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _ROWS = ("gt_boxes", "gt_labels", "gt_masks")
 _FACTS = ("labels", "image_ids", "image_sizes", "original_sizes", "scales")
@@ -42,6 +44,7 @@ def warp(
     mask_size: int | None = None,
     *,
     is_upright: bool = False,
+    resample: Resampling = resample,
 ) -> Sample:
     """Move image, boxes and masks by an affine map.
 
@@ -54,6 +57,7 @@ def warp(
             is 0.
         mask_size: cells along each side of the resulting masks; as before if None.
         is_upright: promise that the map only scales and shifts; saves tracing time.
+        resample: how the image is brought to another size.
 
     Returns:
         The sample with as many rows as before. Objects of which less than 1 pixel is
@@ -65,14 +69,17 @@ def warp(
     _refuse_unknown(sample)
     size = tf.cast(tf.convert_to_tensor(size), tf.int32)
     if "gt_boxes" not in sample:
-        return {**sample, "images": _move_image(is_upright, sample, matrix, size)}
+        image = _move_image(is_upright, sample, matrix, size, resample)
+        return {**sample, "images": image}
     image, boxes, labels = sample["images"], sample["gt_boxes"], sample["gt_labels"]
     masks = sample.get("gt_masks")
     used = rows_in_use(boxes, labels)
     cells = mask_size or (masks.shape[-1] if masks is not None else 1)
     # Without masks a box takes the place of its mask.
     grids = tf.ones_like(boxes[:, :1, None]) if masks is None else masks
-    image, moved, grids, is_loose = _move(is_upright, image, boxes, grids, matrix, size)
+    image, moved, grids, is_loose = _move(
+        is_upright, image, boxes, grids, matrix, size, resample
+    )
     side = (masks if masks is not None else grids).shape[-1]
     grids = tf.ensure_shape(grids, (None, side, side))
     image = tf.ensure_shape(image, (None, None, 3))
@@ -120,6 +127,7 @@ def _move(
     grids: tf.Tensor,
     matrix: tf.Tensor,
     size: tf.Tensor,
+    resample: Resampling,
 ) -> tuple[tf.Tensor, ...]:
     """Choose the cheapest way to apply a map.
 
@@ -128,22 +136,26 @@ def _move(
         larger than its mask.
     """
     if is_upright:
-        return _scale(image, boxes, grids, matrix, size)
+        return _scale(image, boxes, grids, matrix, size, resample)
     image, boxes, grids, matrix = _turn(image, boxes, grids, matrix)
     return tf.cond(
         tf.abs(matrix[0, 1]) + tf.abs(matrix[1, 0]) > _STRAIGHT,
-        lambda: _rotate(image, boxes, grids, matrix, size),
-        lambda: _scale(image, boxes, grids, matrix, size),
+        lambda: _rotate(image, boxes, grids, matrix, size, resample),
+        lambda: _scale(image, boxes, grids, matrix, size, resample),
     )
 
 
 def _move_image(
-    is_upright: bool, sample: Sample, matrix: tf.Tensor, size: tf.Tensor
+    is_upright: bool,
+    sample: Sample,
+    matrix: tf.Tensor,
+    size: tf.Tensor,
+    resample: Resampling,
 ) -> tf.Tensor:
     """Move an image without objects."""
     image = sample["images"]
     boxes, grids = tf.zeros((0, 4)), tf.zeros((0, 1, 1), tf.uint8)
-    moved = _move(is_upright, image, boxes, grids, matrix, size)[0]
+    moved = _move(is_upright, image, boxes, grids, matrix, size, resample)[0]
     return tf.ensure_shape(moved, (None, None, image.shape[-1]))
 
 
@@ -237,6 +249,7 @@ def _scale(
     grids: tf.Tensor,
     matrix: tf.Tensor,
     size: tf.Tensor,
+    resample: Resampling,
 ) -> tuple[tf.Tensor, ...]:
     """Apply a map without rotation; masks keep their grids over their boxes."""
     scale = tf.stack([matrix[1, 1], matrix[0, 0]])
@@ -244,9 +257,7 @@ def _scale(
     source, target = _windows(tf.shape(image)[:2], scale, shift, size)
     (top, left), (bottom, right) = tf.unstack(source[0]), tf.unstack(source[1])
     image = resample(image[top:bottom, left:right], target[1] - target[0])
-    before, after = target[0], size - target[1]
-    paddings = tf.concat([tf.stack([before, after], axis=1), [[0, 0]]], axis=0)
-    image = tf.pad(image, paddings)
+    image = framed(image, target[0], size)
     # Boxes follow the windows of whole pixels, not the map that led to them.
     exact = tf.cast(target[1] - target[0], tf.float64) / tf.cast(
         source[1] - source[0], tf.float64
@@ -291,6 +302,7 @@ def _rotate(
     grids: tf.Tensor,
     matrix: tf.Tensor,
     size: tf.Tensor,
+    resample: Resampling,
 ) -> tuple[tf.Tensor, ...]:
     """Apply any map; masks get grids over the boxes around their turned boxes."""
     corners = tf.gather(boxes, [[0, 1], [2, 1], [2, 3], [0, 3]], axis=1)
@@ -302,10 +314,12 @@ def _rotate(
     )
     grids = _rotate_grids(grids, boxes, around, tf.linalg.inv(matrix))
     loose = tf.ones_like(boxes[:, 0], tf.bool)
-    return _rotate_image(image, matrix, size), around, grids, loose
+    return _rotate_image(image, matrix, size, resample), around, grids, loose
 
 
-def _rotate_image(image: tf.Tensor, matrix: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def _rotate_image(
+    image: tf.Tensor, matrix: tf.Tensor, size: tf.Tensor, resample: Resampling
+) -> tf.Tensor:
     # Interpolation between four neighbours would skip pixels where the image shrinks.
     scale = tf.sqrt(tf.abs(tf.linalg.det(matrix[:2, :2])))
     old = tf.cast(tf.shape(image)[:2], tf.float64)
@@ -356,11 +370,7 @@ def _project(images: tf.Tensor, maps: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
-    return _cast_back(resampled, images.dtype)
-
-
-def _cast_back(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    return tf.cast(values if dtype.is_floating else tf.round(values), dtype)
+    return cast_back(resampled, images.dtype)
 
 
 # Boxes and masks in the new frame
@@ -458,4 +468,4 @@ def regrid(
     """Lay masks over other boxes, on grids of `cells` x `cells`; keep the dtype."""
     cells = cells or grids.shape[-1]
     resampled = crop_masks(tf.cast(grids, tf.float32), old, new, cells)
-    return _cast_back(resampled, grids.dtype)
+    return cast_back(resampled, grids.dtype)

@@ -14,7 +14,10 @@ from PIL import Image
 from kvision.data.findings import DataError
 from kvision.data.images import (
     fitted_size,
+    framed,
     load_image,
+    resample,
+    resample_fast,
     resize_image,
     resized_size,
     scan_image,
@@ -306,6 +309,28 @@ def test_resize_image(size: tuple[int, int], graph: bool) -> None:
     np.testing.assert_allclose(rounded, expected, rtol=0, atol=0.501)
     assert not image[height:].numpy().any()
     assert not image[:, width:].numpy().any()
+
+
+@pytest.mark.parametrize("size", [(40, 30), (1, 1), (30, 64), (120, 90), (64, 48)])
+def test_fast_resampling_is_within_a_grey_level(size: tuple[int, int]) -> None:
+    """Along one axis, along both, to a pixel, larger, and as it is."""
+    pixels = tf.constant(RANDOM.integers(0, 256, (64, 48, 3), np.uint8))
+    fast = tf.function(resample_fast)(pixels, tf.constant(size))
+    exact = resample(pixels, tf.constant(size))
+    assert fast.dtype == tf.uint8
+    np.testing.assert_allclose(
+        tf.cast(fast, tf.int32), tf.cast(exact, tf.int32), rtol=0, atol=1
+    )
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.float32])
+@pytest.mark.parametrize("first", [(0, 0), (2, 3), (3, 1)])
+def test_framed(first: tuple[int, int], dtype: tf.DType) -> None:
+    image = tf.cast(PIXELS, dtype)
+    padding = [[first[0], 3 - first[0]], [first[1], 4 - first[1]], [0, 0]]
+    result = framed(image, tf.constant(first), tf.constant([8, 11]))
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, tf.pad(image, padding))
 
 
 def test_resize_by_hand() -> None:

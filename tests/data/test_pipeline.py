@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from kvision.data import CopyPaste, HorizontalFlip, LargeScaleJitter, Photometric
+from kvision.data.images import resize_image
 from kvision.data.pipeline import Options, make_dataset
+from kvision.data.warp import affine, warp
 
 SIZE = (24, 32)
 AUGMENT = [HorizontalFlip(), LargeScaleJitter(0.5, 2.0), Photometric()]
@@ -206,6 +208,24 @@ def test_large_images_are_cached_small() -> None:
     np.testing.assert_allclose(plain["gt_boxes"], cached["gt_boxes"], rtol=1e-5)
     np.testing.assert_array_equal(cached["original_sizes"], [[96, 96]] * 2)
     np.testing.assert_allclose(cached["scales"], 0.25)
+
+
+@pytest.mark.parametrize("side", [20, 96])
+def test_images_without_augmentation_are_those_of_prediction(side: int) -> None:
+    source = Numbered(side=side)
+    image = arrays(make(source), 1)[0]["images"][1]
+    np.testing.assert_array_equal(image, resize_image(source.load_image(1), SIZE))
+
+
+def test_augmented_images_are_within_a_grey_level() -> None:
+    source = Numbered(side=96)
+    matrix = affine([[0.25, 0, 0], [0, 0.25, 0]])
+    [found] = arrays(make(source, augment=[HorizontalFlip(0.0)], shuffle=False), 1)
+    sample = {"images": tf.constant(source.load_image(1))}
+    exact = warp(sample, matrix, SIZE)["images"].numpy()
+    np.testing.assert_allclose(
+        found["images"][1].astype(int), exact.astype(int), rtol=0, atol=1
+    )
 
 
 def test_max_instances_cuts() -> None:

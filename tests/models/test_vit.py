@@ -159,7 +159,7 @@ def test_fits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model.compile(keras.optimizers.AdamW(1e-3), loss, jit_compile=False)
     batch, labels = images(4), np.arange(4)
     history = model.fit(batch, labels, epochs=25, verbose=0).history["loss"]
-    assert min(history) < 0.75 * history[0]
+    assert history[-1] < 0.8 * history[0]
     moved = [np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True)]
     assert all(moved), [
         w.path for w, m in zip(model.weights, moved, strict=True) if not m
