@@ -1,6 +1,5 @@
 """Convolutions of 3 x 3 cells with 4 multiplications where the sum has 9."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvision.ops.fusing import fused
 from kvision.ops.tracing import tracing_for_this_process
 
 __all__ = ["convolve"]
@@ -68,7 +68,6 @@ def _convolve(features: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """Convolve (B, h, w, C) by strips of rows, so that memory stays small."""
     import tensorflow as tf
 
-    of_cells, of_products = _kernels()
     height, width, channels = features.shape[1:]
     columns = -(-width // 2)
     rows = max(1, _STRIP_ELEMENTS // (16 * columns * channels))
@@ -80,20 +79,11 @@ def _convolve(features: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     results = []
     for strip in range(strips):
         first = 2 * rows * strip
-        cells = of_cells(padded[:, first : first + 2 * rows + 2])
+        cells = _transformed_cells(padded[:, first : first + 2 * rows + 2])
         products = tf.matmul(cells, kernel)
-        results.append(of_products(products, bias, rows, columns))
+        products = tf.reshape(products, (16, -1, rows, columns, kernel.shape[-1]))
+        results.append(_results(products, bias))
     return tf.concat(results, axis=1)[:, :height, :width]
-
-
-@functools.cache
-def _kernels() -> tuple[Any, Any]:
-    import tensorflow as tf
-
-    return (
-        tf.function(_transformed_cells, jit_compile=True, autograph=False),
-        tf.function(_results, jit_compile=True, autograph=False),
-    )
 
 
 def _transformed_kernel(kernel: Tensor) -> Tensor:
@@ -105,6 +95,7 @@ def _transformed_kernel(kernel: Tensor) -> Tensor:
     return tf.reshape(flat, (16, *kernel.shape[2:]))
 
 
+@fused
 def _transformed_cells(padded: Tensor) -> Tensor:
     """Map rows (B, 2r + 2, 2c + 2, C) to (16, B * r * c, C)."""
     import tensorflow as tf
@@ -123,29 +114,23 @@ def _transformed_cells(padded: Tensor) -> Tensor:
     return tf.reshape(tf.stack(flat), (16, -1, padded.shape[-1]))
 
 
-def _results(products: Tensor, bias: Tensor, rows: int, columns: int) -> Tensor:
-    """Map (16, B * r * c, D) to (B, 2r, 2c, D)."""
+@fused
+def _results(products: Tensor, bias: Tensor) -> Tensor:
+    """Map (16, B, r, c, D) to (B, 2r, 2c, D)."""
     import tensorflow as tf
 
-    grids = tf.reshape(products, (4, 4, -1, rows, columns, products.shape[-1]))
-    by_row = [_combined(_OF_PRODUCTS, tf.unstack(grids[i])) for i in range(4)]
+    grids = tf.unstack(products)
+    by_row = [_combined(_OF_PRODUCTS, grids[i : i + 4]) for i in range(0, 16, 4)]
     by_column = [_combined(_OF_PRODUCTS, cells) for cells in zip(*by_row, strict=True)]
     pairs = [tf.stack(column, axis=3) for column in zip(*by_column, strict=True)]
-    results = tf.stack(pairs, axis=2)
-    shape = (-1, 2 * rows, 2 * columns, products.shape[-1])
-    return tf.reshape(results, shape) + bias
+    _, _, rows, columns, channels = products.shape
+    results = tf.reshape(tf.stack(pairs, axis=2), (-1, 2 * rows, 2 * columns, channels))
+    return results + bias
 
 
 def _combined(matrix: Sequence[Sequence[int]], parts: Sequence[Tensor]) -> list[Tensor]:
     """Add up parts as each row of a matrix of 0, 1 and -1 says."""
-    sums = []
-    for row in matrix:
-        positive = [part for sign, part in zip(row, parts, strict=True) if sign > 0]
-        negative = [part for sign, part in zip(row, parts, strict=True) if sign < 0]
-        total = positive[0]
-        for part in positive[1:]:
-            total = total + part
-        for part in negative:
-            total = total - part
-        sums.append(total)
-    return sums
+    return [
+        sum(sign * part for sign, part in zip(row, parts, strict=True) if sign)
+        for row in matrix
+    ]
