@@ -9,6 +9,7 @@ from kvision.layers.hidden_convolutions import (
     apply_convolutions,
     hidden_convolutions,
 )
+from kvision.ops.rows import dense_by_rows
 
 __all__ = ["BoxHead", "MaskHead"]
 
@@ -104,12 +105,15 @@ class BoxHead(keras.layers.Layer):
             hidden, (-1, hidden.shape[1] * hidden.shape[2] * hidden.shape[3])
         )
         for dense in self.denses:
-            hidden = dense(hidden)
-        class_logits = ops.reshape(
-            self.classes(hidden), (-1, number, self.num_classes + 1)
+            hidden = dense_by_rows(dense, hidden, training)
+        class_logits, box_deltas = (
+            dense_by_rows(dense, hidden, training)
+            for dense in (self.classes, self.deltas)
         )
-        box_deltas = ops.reshape(self.deltas(hidden), (-1, number, self.num_classes, 4))
-        return class_logits, box_deltas
+        return (
+            ops.reshape(class_logits, (-1, number, self.num_classes + 1)),
+            ops.reshape(box_deltas, (-1, number, self.num_classes, 4)),
+        )
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[Shape, Shape]:
         """Give (B, R, K + 1) and (B, R, K, 4)."""
@@ -204,7 +208,8 @@ class MaskHead(keras.layers.Layer):
         regions, side = pooled.shape[:-3], pooled.shape[-3]
         hidden = ops.reshape(pooled, (-1, *pooled.shape[-3:]))
         hidden = apply_convolutions(hidden, self.convs, self.norms, training)
-        hidden = ops.reshape(self.enlarge(hidden), (-1, side * side * 4, self.channels))
+        hidden = dense_by_rows(self.enlarge, hidden, training)
+        hidden = ops.reshape(hidden, (-1, side * side * 4, self.channels))
         labels = ops.clip(ops.reshape(labels, (-1,)), 0, self.num_classes - 1)
         kernel = _rows(self.class_kernel, labels, hidden.dtype)
         bias = _rows(self.class_bias[:, None], labels, "float32")

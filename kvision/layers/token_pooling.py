@@ -127,12 +127,13 @@ class AttentionPooling(keras.layers.Layer):
     def call(self, tokens: Tensor, training: bool | None = None) -> Tensor:
         """Map (B, N, D) to (B, D)."""
         probe = ops.cast(self.probe, tokens.dtype)
-        (queries,) = split_heads(self.query(probe), self.num_heads, 1)
+        query = dense_by_rows(self.query, probe, training)
+        (queries,) = split_heads(query, self.num_heads, 1)
         packed = dense_by_rows(self.key_value, tokens, training)
         keys, values = split_heads(packed, self.num_heads, 2)
         queries = ops.zeros_like(keys[:, :, :1]) + queries
         mixed = ops.matmul(attention_scores(queries, keys), values)
-        pooled = self.projection(merge_heads(mixed))
+        pooled = dense_by_rows(self.projection, merge_heads(mixed), training)
         return (pooled + self.mlp(self.norm(pooled), training=training))[:, 0]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

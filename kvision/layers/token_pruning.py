@@ -12,7 +12,7 @@ from keras import ops
 from kvision.layers.normalization import LayerNormalization
 from kvision.layers.transformer import TransformerBlock
 from kvision.ops.gathering import gather_rows
-from kvision.ops.rows import by_rows, gelu
+from kvision.ops.rows import by_rows, dense_by_rows, gelu
 from kvision.ops.tokens import hard_decisions, scatter_tokens, share_of
 
 __all__ = [
@@ -94,7 +94,7 @@ class TokenScorer(keras.layers.Layer):
             (B, N) float32 tensor: the log-odds of keeping each patch.
         """
         patches = tokens[:, self.num_prefix_tokens :]
-        hidden = _by_rows_and_gelu(self.dense, self.norm(patches))
+        hidden = _gelu_of(self.dense, self.norm(patches), training)
         own, shared = ops.split(hidden, 2, axis=-1)
         if keep is not None and training:
             keep = keep[:, self.num_prefix_tokens :]
@@ -102,9 +102,9 @@ class TokenScorer(keras.layers.Layer):
             keep = None
         mean = ops.cast(_mean(shared, keep), own.dtype)
         hidden = ops.concatenate([own, ops.zeros_like(own) + mean], axis=-1)
-        hidden = _by_rows_and_gelu(self.out_dense1, hidden)
-        hidden = _by_rows_and_gelu(self.out_dense2, hidden)
-        logits = ops.cast(self.out_dense3(hidden), "float32")
+        hidden = _gelu_of(self.out_dense1, hidden, training)
+        hidden = _gelu_of(self.out_dense2, hidden, training)
+        logits = ops.cast(dense_by_rows(self.out_dense3, hidden, training), "float32")
         return logits[:, :, 0] - logits[:, :, 1]
 
     def compute_output_spec(
@@ -123,7 +123,12 @@ class TokenScorer(keras.layers.Layer):
         }
 
 
-def _by_rows_and_gelu(dense: keras.layers.Dense, tokens: Tensor) -> Tensor:
+def _gelu_of(
+    dense: keras.layers.Dense, tokens: Tensor, training: bool | None
+) -> Tensor:
+    if training:
+        return gelu(dense_by_rows(dense, tokens, training))
+    # As a plain layer, which TensorFlow fuses with the activation.
     return by_rows(lambda rows: gelu(dense(rows)), tokens)
 
 

@@ -68,6 +68,7 @@ def check_layer(
         assert_close(comparable(half_outputs), comparable(outputs), limit, policy)
         if always_float32:
             _check_half_inputs(half, inputs, policy[6:])
+        _check_bias_gradients(half, inputs)
     _check_saved(layer, inputs, outputs, comparable, folder / "model.keras")
     return layer
 
@@ -194,6 +195,27 @@ def _check_gradients(
         assert all(map(_moves, keras.tree.flatten(of_inputs[position])))
     for position in no_gradients_to:
         assert not any(map(_moves, keras.tree.flatten(of_inputs[position])))
+
+
+def _check_bias_gradients(layer: keras.layers.Layer, inputs: tuple[Any, ...]) -> None:
+    """TensorFlow adds up the gradient of a bias in bfloat16; only convolutions do not."""
+    sublayers = list(layer._flatten_layers())
+    if not any(isinstance(one, keras.layers.Dense) for one in sublayers):
+        return
+    convolutions = [one for one in sublayers if hasattr(one, "kernel_size")]
+    arguments = {"training": True} if layer._call_has_training_arg else {}
+
+    @tf.function
+    def gradients() -> Any:
+        with tf.GradientTape() as tape:
+            outputs = keras.tree.flatten(layer(*inputs, **arguments))
+            total = sum(tf.reduce_sum(tf.cast(one, "float32")) for one in outputs)
+        return tape.gradient(total, [w.value for w in layer.trainable_variables])
+
+    graph = gradients.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    sums = [node.name for node in nodes if node.op == "BiasAddGrad"]
+    assert len(sums) <= sum(one.use_bias for one in convolutions), sums
 
 
 def _moves(gradient: Any) -> bool:
