@@ -198,7 +198,7 @@ def _check_gradients(
 
 
 def _check_bias_gradients(layer: keras.layers.Layer, inputs: tuple[Any, ...]) -> None:
-    """TensorFlow adds up the gradient of a bias in bfloat16; only convolutions do not."""
+    """TensorFlow adds up gradients of biases in bfloat16, except in convolutions."""
     sublayers = list(layer._flatten_layers())
     if not any(isinstance(one, keras.layers.Dense) for one in sublayers):
         return
