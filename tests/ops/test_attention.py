@@ -126,7 +126,7 @@ def test_dropped_keys_are_seen_by_themselves_alone() -> None:
         expected = powers / powers.sum()
         np.testing.assert_allclose(ours[b, h, n], expected, rtol=0, atol=3e-6)
     others = ours * (1 - keep[:, None, None]) * (1 - np.eye(6))
-    assert others.max() < 1e-6  # a share of epsilon
+    assert others.max() < 3e-6  # epsilon over the powers of what is kept
 
 
 def test_partly_kept_keys_get_a_gradient() -> None:
