@@ -12,6 +12,7 @@ import tensorflow as tf
 import kvision as kv
 import kvision_edge
 from benchmarks.processes import run_again
+from benchmarks.random_vectors import randomize_vectors
 from benchmarks.turns import take_turns
 from kvision.models.rcnn_conventions import TORCHVISION_V1
 
@@ -21,7 +22,8 @@ _NAMES = [str(number) for number in range(90)]
 
 
 def build(arguments: argparse.Namespace, dtype: str | None = None) -> keras.Model:
-    """Build a model whose weights are all random: zeros would fold away."""
+    """Build a model whose weights are all random."""
+    keras.utils.set_random_seed(0)
     number = arguments.proposals
     chosen = {"roi_align_sampling_ratio": arguments.samples}
     if number:
@@ -36,10 +38,7 @@ def build(arguments: argparse.Namespace, dtype: str | None = None) -> keras.Mode
         **TORCHVISION_V1,
         **chosen,
     )
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        if "variance" not in weight.path:
-            weight.assign_add(rng.normal(0, 0.002, weight.shape))
+    randomize_vectors(model, 0.002)
     return model
 
 
@@ -52,7 +51,8 @@ def image_of(size: list[int]) -> np.ndarray:
 def infer(arguments: argparse.Namespace) -> Work:
     """Return a function that detects objects and pastes their masks."""
     image = image_of(arguments.size)
-    model = build(arguments)
+    # In the precision in which it predicts, as the ViT.
+    model = build(arguments, arguments.precision)
     fast = kv.models.for_inference(model, arguments.precision)
     del model
 

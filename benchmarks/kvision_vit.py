@@ -11,17 +11,17 @@ import tensorflow as tf
 
 import kvision as kv
 from benchmarks.processes import run_again
+from benchmarks.random_vectors import randomize_vectors
 from benchmarks.turns import take_turns
 
 Work = Callable[[], object]
 
 
 def build(variant: str, dtype: str | None = None) -> keras.Model:
-    """Build a model whose weights are all random: zeros would fold away."""
+    """Build a model whose weights are all random."""
+    keras.utils.set_random_seed(0)
     model = kv.models.vit(variant, image_size=(224, 224), dtype=dtype)
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        weight.assign_add(rng.normal(0, 0.02, weight.shape))
+    randomize_vectors(model, 0.02)
     return model
 
 

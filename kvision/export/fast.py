@@ -1,5 +1,6 @@
 """The twin of a model whose predictions are fastest on processors with oneDNN."""
 
+import gc
 from typing import Any
 
 import keras
@@ -50,6 +51,9 @@ def fast_twin(model: Any, precision: str) -> Any:
     twin = in_precision(whole, precision)
     if twin is not whole:
         _fold_batch_norms(twin)
+        # Its layers refer to each other: it would stay until Python looks for such.
+        del whole
+        gc.collect()
     return twin
 
 

@@ -89,7 +89,7 @@ class PatchEmbedding(keras.layers.Layer):
         kernel = ops.cast(self.kernel, images.dtype)
         bias = None if self.bias is None else ops.cast(self.bias, images.dtype)
         if training and plain_graph_on_processor():
-            # The gradient of such a convolution takes five times as long.
+            # The gradient of such a convolution takes longer.
             grid = self._product_in_training(images, kernel, bias)
         else:
             grid = self._grid(images, kernel)
