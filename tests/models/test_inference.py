@@ -1,5 +1,6 @@
 """Models that only predict: equal to the ordinary ones, and made of fused kernels."""
 
+import gc
 from typing import Any
 
 import keras
@@ -68,6 +69,20 @@ def test_the_model_itself_stays_as_it_was() -> None:
     assert model.predict_function is None
     assert fast.trainable_variables == []
     assert {w.dtype for w in fast.weights if "qkv/kernel" in w.path} == {"bfloat16"}
+
+
+def test_no_copy_in_between_stays() -> None:
+    """Folding is done in float32: in bfloat16 that model is nobody's afterwards."""
+    model = small_detector()
+
+    def number() -> int:
+        return sum(isinstance(one, type(model)) for one in gc.get_objects())
+
+    gc.collect()
+    before = number()
+    fast = for_inference(model, "bfloat16")
+    assert fast is not model
+    assert number() == before + 1
 
 
 def test_a_quantized_model() -> None:
