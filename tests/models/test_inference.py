@@ -83,10 +83,10 @@ def test_no_copy_in_between_stays() -> None:
     gc.disable()  # Python collects when it likes: with large models late
     try:
         fast = for_inference(model, "bfloat16")
+        assert fast is not model
+        assert number() == before + 1
     finally:
         gc.enable()
-    assert fast is not model
-    assert number() == before + 1
 
 
 def test_a_quantized_model() -> None:
