@@ -90,7 +90,7 @@ def vit_image(places: Places) -> list[Contestant]:
             ("kvision", "kvision TFLite, 8-bit weights", f"{ours}=dynamic"),
             ("kvision", "kvision TFLite, 8-bit activations too", f"{ours}=int8"),
             ("kvision", "kvision bfloat16", f"{ours}=bfloat16"),
-            ("torch", "timm bfloat16, compiled", f"{theirs}=bfloat16"),
+            ("torch", "timm bfloat16, compiled", f"{theirs}=bfloat16 --compile"),
             ("torch", "timm 8-bit weights", f"{theirs}=int8"),
             ("keras_hub", "KerasHub float32", f"peers.keras_hub_vit {shared}=float32"),
         ],
@@ -117,13 +117,15 @@ def _vit(
     group: str = "",
 ) -> list[Contestant]:
     variant = "Ti/16" if places.small else variant
-    theirs = f"timm {precision}" + ("" if "--train" in options else ", compiled")
+    entries = [
+        ("kvision", f"kvision {precision}", "kvision_vit"),
+        ("torch", f"timm {precision}, compiled", "peers.timm_vit --compile"),
+        ("keras_hub", f"KerasHub {precision}", "peers.keras_hub_vit"),
+    ]
+    if "--train" in options:
+        entries.insert(1, ("torch", f"timm {precision}", "peers.timm_vit"))
     return places.contestants(
-        [
-            ("kvision", f"kvision {precision}", "kvision_vit"),
-            ("torch", theirs, "peers.timm_vit"),
-            ("keras_hub", f"KerasHub {precision}", "peers.keras_hub_vit"),
-        ],
+        entries,
         variant,
         *options,
         f"--batch={batch}",

@@ -21,21 +21,24 @@ def prepare(arguments: argparse.Namespace) -> Callable[[], object]:
     torch.manual_seed(0)
     model = timm.create_model(_NAMES[arguments.variant])
     images = torch.rand(arguments.batch, 3, 224, 224)
-    run = train if arguments.train else infer
-    return run(model, images, arguments.precision)
+    if arguments.train:
+        return train(model, images, arguments)
+    return infer(model, images, arguments)
 
 
 def infer(
-    model: torch.nn.Module, images: torch.Tensor, precision: str
+    model: torch.nn.Module, images: torch.Tensor, arguments: argparse.Namespace
 ) -> Callable[[], object]:
     """Return a function that classifies a batch."""
     model.eval()
-    if precision == "int8":
+    if arguments.precision == "int8":
         linear = {torch.nn.Linear}
         model = torch.ao.quantization.quantize_dynamic(model, linear, torch.qint8)
     else:
-        dtype = getattr(torch, precision)
-        model, images = torch.compile(model.to(dtype)), images.to(dtype)
+        dtype = getattr(torch, arguments.precision)
+        model, images = model.to(dtype), images.to(dtype)
+    if arguments.compile:
+        model = torch.compile(model)
 
     def run() -> object:
         with torch.inference_mode():
@@ -45,15 +48,18 @@ def infer(
 
 
 def train(
-    model: torch.nn.Module, images: torch.Tensor, precision: str
+    model: torch.nn.Module, images: torch.Tensor, arguments: argparse.Namespace
 ) -> Callable[[], object]:
     """Return a function that takes a step with AdamW."""
+    if arguments.compile:
+        model = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
     labels = torch.zeros(len(images), dtype=torch.long)
-    dtype = getattr(torch, precision)
+    dtype = getattr(torch, arguments.precision)
+    is_half = arguments.precision != "float32"
 
     def step() -> object:
-        with torch.autocast("cpu", dtype, enabled=precision != "float32"):
+        with torch.autocast("cpu", dtype, enabled=is_half):
             loss = torch.nn.functional.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -70,6 +76,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     take_turns(lambda: prepare(arguments), "torch", "timm")
 
