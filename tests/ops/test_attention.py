@@ -77,8 +77,9 @@ def test_softmax_is_float32_in_half_precision() -> None:
 
 def test_the_softmax_of_a_graph_is_float32_inside_too() -> None:
     """Gradients as well: what is common to all keys cancels, in bfloat16 not quite."""
-    q, k = (tf.cast(normal(2, 3, 200, 8), tf.bfloat16) for _ in range(2))
-    up = tf.constant(3 + normal(2, 3, 200, 200))
+    rng = np.random.default_rng(0)
+    q, k = (tf.cast(rng.normal(size=(2, 3, 200, 8)), tf.bfloat16) for _ in range(2))
+    up = tf.constant(3 + rng.normal(size=(2, 3, 200, 200)), tf.float32)
 
     def run(q: tf.Tensor, k: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -126,7 +127,7 @@ def test_dropped_keys_are_seen_by_themselves_alone() -> None:
         expected = powers / powers.sum()
         np.testing.assert_allclose(ours[b, h, n], expected, rtol=0, atol=3e-6)
     others = ours * (1 - keep[:, None, None]) * (1 - np.eye(6))
-    assert others.max() < 3e-6  # epsilon over the powers of what is kept
+    assert others.max() < 1e-6  # a share of epsilon
 
 
 def test_partly_kept_keys_get_a_gradient() -> None:
